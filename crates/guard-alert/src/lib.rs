@@ -1,0 +1,1 @@
+//! An alert's way out: log files, journald, a command.

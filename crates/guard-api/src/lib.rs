@@ -1,0 +1,1 @@
+//! The control interface: IDL, wire types, framing, a blocking client.

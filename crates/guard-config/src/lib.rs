@@ -1,0 +1,1 @@
+//! guardd.toml to a validated model.

@@ -1,0 +1,245 @@
+//! What a baseline holds: records, totals, the signed manifest, the lock file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::compare::{Change, compare};
+use crate::entry::{Digest, Entry, Kind, Observed};
+use crate::ledger::Head;
+use crate::path::RelPath;
+use crate::policy::PatternText;
+use crate::seal::{Seal, Skip, sealed};
+use crate::time::Timestamp;
+
+/// Why a path is in the baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Protected whole.
+    Protected,
+    /// Protected, and its content is a secret.
+    Sensitive,
+    /// The top of a `writable` path: identity, mode and owner only.
+    WritableTop,
+    /// A directory between the root and something protected: identity, mode and owner only.
+    Passage,
+}
+
+/// One path in a baseline.
+///
+/// `entry` keeps the attributes to give back at unlock (mode and xattrs as they
+/// were before sealing); its ctime is the one seen after sealing, so that an
+/// untouched file is known by its ctime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaselineRecord {
+    /// Where.
+    pub path: RelPath,
+    /// Why it is here.
+    pub role: Role,
+    /// True where write bits were taken away.
+    pub sealed: bool,
+    /// Why it was not sealed though the environment is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<Skip>,
+    /// The attributes.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// How an environment stands, which decides what is expected on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Locked: sealed entries have no write bits.
+    Sealed,
+    /// Unlocked: the originals' modes.
+    Original,
+}
+
+impl BaselineRecord {
+    /// What should be on disk.
+    #[must_use]
+    pub fn expected(&self, expect: Expect) -> Entry {
+        if self.sealed && expect == Expect::Sealed { sealed(&self.entry) } else { self.entry.clone() }
+    }
+
+    /// How `observed` differs from what should be on disk; empty when it does not.
+    #[must_use]
+    pub fn differences(&self, observed: &Observed, expect: Expect) -> Vec<Change> {
+        let mut found = compare(Some(&self.expected(expect)), observed);
+        if matches!(self.role, Role::WritableTop | Role::Passage) {
+            found.retain(|c| {
+                matches!(
+                    c,
+                    Change::Deleted
+                        | Change::Type
+                        | Change::Mode
+                        | Change::Owner
+                        | Change::Inode
+                        | Change::Target
+                        | Change::Mount
+                )
+            });
+        }
+        // A mode that lost its seal and nothing else is the seal weakened.
+        if self.sealed && expect == Expect::Sealed && found.contains(&Change::Mode) {
+            if let Observed::Present(now) = observed {
+                if now.mode & 0o222 != 0 {
+                    found.push(Change::Seal);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What a baseline adds up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Everything that is not a directory.
+    pub files: u64,
+    /// Directories, passages and the root among them.
+    pub directories: u64,
+    /// Bytes of regular files.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// Counts one record in.
+    pub fn add(&mut self, entry: &Entry) {
+        if entry.kind == Kind::Directory {
+            self.directories += 1;
+        } else {
+            self.files += 1;
+            if entry.kind == Kind::File {
+                self.bytes = self.bytes.saturating_add(entry.size);
+            }
+        }
+    }
+}
+
+/// The digests of a generation's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigests {
+    /// `SHA256SUMS`.
+    pub sha256sums: Digest,
+    /// `undo.jsonl`.
+    pub undo: Digest,
+    /// `records`, the compact form that guardd itself reads.
+    pub records: Digest,
+}
+
+/// `manifest.json`: the small file that is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// 1.
+    pub format: u32,
+    /// The environment's name.
+    pub environment: String,
+    /// Only grows.
+    pub generation: u64,
+    /// When it was committed.
+    pub created_at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The canonical root, escaped.
+    pub root: String,
+    /// The root's device and inode.
+    pub root_identity: (u64, u64),
+    /// The policy it was taken by.
+    pub policy: PatternText,
+    /// What the configuration asks for.
+    pub seal: Seal,
+    /// What was done.
+    pub seal_done: Seal,
+    /// What it holds.
+    pub totals: Totals,
+    /// Digests of the files beside it.
+    pub digests: FileDigests,
+    /// SHA-256 of the previous generation's manifest.
+    pub previous: Option<Digest>,
+}
+
+/// Line 1 of a lock file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockFile {
+    /// The environment's name.
+    pub environment: String,
+    /// `locked` or `unlocked`.
+    pub state: LockState,
+    /// The baseline's number.
+    pub generation: u64,
+    /// SHA-256 of its manifest.
+    pub baseline: Digest,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// Who brought it there.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The canonical root, escaped.
+    pub root: String,
+    /// Branches that git hooks refuse to move while locked.
+    #[serde(default)]
+    pub branches: Vec<String>,
+    /// The ledger's head when it was written: a shorter ledger has lost its tail.
+    pub ledger: Head,
+}
+
+/// The two states of an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockState {
+    /// Changes are alerts.
+    Locked,
+    /// Changes are recorded under a window, or nothing was locked yet.
+    Unlocked,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::tests::file;
+
+    fn record() -> BaselineRecord {
+        BaselineRecord {
+            path: RelPath::from_text("a").unwrap(),
+            role: Role::Protected,
+            sealed: true,
+            skip: None,
+            entry: file(),
+        }
+    }
+
+    #[test]
+    fn a_sealed_entry_is_expected_without_write_bits() {
+        let r = record();
+        let on_disk = Observed::Present(sealed(&r.entry));
+        assert_eq!(r.differences(&on_disk, Expect::Sealed), []);
+        assert_eq!(r.differences(&on_disk, Expect::Original), [Change::Mode]);
+        let widened = Observed::Present(r.entry.clone());
+        assert_eq!(r.differences(&widened, Expect::Sealed), [Change::Mode, Change::Seal]);
+    }
+
+    #[test]
+    fn a_writable_top_keeps_identity_only() {
+        let mut r = record();
+        r.role = Role::WritableTop;
+        r.sealed = false;
+        let mut now = r.entry.clone();
+        now.xattrs.clear();
+        now.nlink = 9;
+        assert_eq!(r.differences(&Observed::Present(now.clone()), Expect::Sealed), []);
+        now.uid = 0;
+        assert_eq!(r.differences(&Observed::Present(now), Expect::Sealed), [Change::Owner]);
+    }
+
+    #[test]
+    fn json_of_a_record_is_flat() {
+        let text = serde_json::to_string(&record()).unwrap();
+        assert!(text.starts_with(r#"{"path":"a","role":"protected","sealed":true,"type":"file","mode":"0644""#));
+        assert_eq!(serde_json::from_str::<BaselineRecord>(&text).unwrap(), record());
+    }
+}

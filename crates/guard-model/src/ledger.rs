@@ -1,0 +1,460 @@
+//! The ledger's format: one JSON object a line, each holding the SHA-256 of the
+//! line before it, with signed checkpoints.
+//!
+//! Edit, removal, insertion and reordering break the chain at a line that
+//! [`Verifier`] names. Removal of the tail leaves a chain that is whole, so it
+//! is found only by comparing with a head remembered elsewhere.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::alert::{Session, Severity};
+use crate::baseline::Totals;
+use crate::entry::Digest;
+use crate::finding::Finding;
+use crate::seal::Seal;
+use crate::time::Timestamp;
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Counts up by one from 1.
+    pub seq: u64,
+    /// When it was written, by the wall clock, which may have been set back.
+    pub at: Timestamp,
+    /// SHA-256 of the previous line without its newline; zeros for the first.
+    pub prev: Digest,
+    /// The environment it concerns; `None` for the daemon as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Who called a method, by the kernel's word (SO_PEERCRED).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Effective user id.
+    pub uid: u32,
+    /// Login user id, where set (`/proc/PID/loginuid`).
+    pub login_uid: Option<u32>,
+    /// Process id.
+    pub pid: i32,
+    /// Login name of `login_uid` or else `uid`, escaped.
+    pub name: Option<String>,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} (uid {})", self.uid),
+            None => write!(f, "uid {}", self.uid),
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// Not permitted, wrong state, busy.
+    Refused,
+    /// Tried and failed.
+    Failed,
+}
+
+/// Why hints may have been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// guardd was not running.
+    Down,
+    /// The kernel's event queue overflowed.
+    Overflow,
+    /// The watch backend reported an error, or could not add a watch.
+    Backend,
+    /// The backend did not answer its canary in time.
+    Deaf,
+    /// The root was gone, renamed or mounted over.
+    Root,
+}
+
+/// How a maintenance window ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowEnd {
+    /// Somebody locked.
+    Lock,
+    /// Its time was up.
+    Timer,
+    /// Its time was up while guardd was down.
+    WhileDown,
+}
+
+/// What a ledger record says happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The daemon started.
+    DaemonStarted {
+        /// Its version.
+        version: String,
+        /// Its process id.
+        pid: u32,
+        /// The kernel's boot id.
+        boot_id: String,
+        /// False where the last run left no `daemon_stopped`.
+        after_clean_stop: bool,
+    },
+    /// The daemon stopped in order.
+    DaemonStopped {
+        /// Signal or cause.
+        reason: String,
+    },
+    /// A configuration was read.
+    Configuration {
+        /// SHA-256 of its files.
+        sha256: Digest,
+        /// Applied, or refused whole.
+        accepted: bool,
+        /// Why it was refused.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        problems: Vec<String>,
+    },
+    /// A mutating or refused call.
+    Call {
+        /// The Varlink method.
+        method: String,
+        /// Who called.
+        peer: Peer,
+        /// How it ended.
+        outcome: Outcome,
+        /// The error's name and text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// A baseline was committed and the environment is locked by it.
+    Locked {
+        /// The baseline's number.
+        generation: u64,
+        /// SHA-256 of its `manifest.json`.
+        baseline: Digest,
+        /// Who, as [`Peer`] displays, or `guardd`.
+        by: String,
+        /// Why.
+        reason: String,
+        /// What was asked for and what was done.
+        seal: Seal,
+        /// What it holds.
+        totals: Totals,
+        /// Entries left unsealed.
+        unsealed: u64,
+    },
+    /// `lock` on a locked environment put seal and lock file right.
+    LockRepaired {
+        /// Who.
+        by: String,
+        /// Entries whose mode was put right.
+        repaired: u64,
+    },
+    /// The environment was unlocked: a maintenance window opened.
+    WindowOpened {
+        /// Who called.
+        by: String,
+        /// Who answers for it.
+        maintainer: String,
+        /// Why.
+        reason: String,
+        /// When it ends by the wall clock.
+        until: Timestamp,
+        /// When it ends by the boot-time clock, in microseconds since boot.
+        until_boot_us: u64,
+        /// The boot that clock belongs to.
+        boot_id: String,
+    },
+    /// A change inside a window.
+    WindowChange {
+        /// Ledger number of the `window_opened`.
+        window: u64,
+        /// What changed.
+        findings: Vec<Finding>,
+    },
+    /// A window ended.
+    WindowClosed {
+        /// Ledger number of the `window_opened`.
+        window: u64,
+        /// How.
+        how: WindowEnd,
+        /// Paths that differ between the baselines before and after.
+        changed: u64,
+    },
+    /// An alert; its id is this record's number.
+    AlertOpened {
+        /// How bad.
+        severity: Severity,
+        /// One line for people.
+        title: String,
+        /// The first findings.
+        findings: Vec<Finding>,
+        /// Who was logged in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sessions: Vec<Session>,
+    },
+    /// More findings joined an alert.
+    AlertGrew {
+        /// The alert.
+        alert: u64,
+        /// The severity from now on.
+        severity: Severity,
+        /// The further findings.
+        findings: Vec<Finding>,
+    },
+    /// Somebody looked.
+    AlertAcknowledged {
+        /// The alert.
+        alert: u64,
+        /// Who.
+        by: String,
+        /// What they say.
+        note: String,
+    },
+    /// Paths of an alert are no difference any more.
+    AlertSettled {
+        /// The alert.
+        alert: u64,
+        /// Escaped paths.
+        paths: Vec<String>,
+        /// `accepted`, `restored`, `as before`, `became baseline N`.
+        how: String,
+        /// True where a person decided it.
+        reviewed: bool,
+    },
+    /// Findings became part of a new baseline.
+    Accepted {
+        /// The new baseline's number.
+        generation: u64,
+        /// SHA-256 of its `manifest.json`.
+        baseline: Digest,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Escaped paths.
+        paths: Vec<String>,
+        /// What the new baseline holds.
+        totals: Totals,
+    },
+    /// Hints may have been lost; its id is this record's number.
+    GapOpened {
+        /// Why.
+        cause: GapCause,
+        /// From when; at the latest this record's time.
+        since: Timestamp,
+        /// More for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// A gap was re-verified.
+    GapClosed {
+        /// The gap.
+        gap: u64,
+        /// What was re-verified.
+        verified: String,
+        /// Findings that it brought.
+        found: u64,
+    },
+    /// Every protected file was read again.
+    RehashFinished {
+        /// Files read.
+        files: u64,
+        /// Bytes read.
+        bytes: u64,
+        /// Wall time, milliseconds.
+        duration_ms: u64,
+        /// Paths that differ.
+        findings: u64,
+    },
+    /// An operation was found half-done at start.
+    Recovered {
+        /// Which.
+        operation: String,
+        /// `finished` or `undone`, and what that meant.
+        how: String,
+    },
+    /// An alert's way out fails or works again.
+    Sink {
+        /// Which.
+        sink: String,
+        /// Works again, or fails.
+        healthy: bool,
+        /// The error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// The chain up to here, signed.
+    Checkpoint {
+        /// SSHSIG armour over [`checkpoint_text`], namespace `guardd-ledger`.
+        signature: String,
+    },
+    /// Written by another version of guardd.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a checkpoint with this number and predecessor signs.
+#[must_use]
+pub fn checkpoint_text(seq: u64, prev: &Digest) -> String {
+    format!("{seq} {prev}\n")
+}
+
+/// SHA-256 of a line without its newline.
+#[must_use]
+pub fn line_hash(line: &[u8]) -> Digest {
+    Digest(Sha256::digest(line).into())
+}
+
+/// A place in the chain: the last record's number and its line's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The last record's number; 0 for an empty ledger.
+    pub seq: u64,
+    /// Its line's hash; zeros for an empty ledger.
+    pub hash: Digest,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { seq: 0, hash: Digest([0; 32]) }
+    }
+}
+
+/// Where and how a ledger is broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// Not a record.
+    #[error("after record {after}: the line is not a ledger record ({why})")]
+    NotARecord {
+        /// The last good record.
+        after: u64,
+        /// The parser's words.
+        why: String,
+    },
+    /// A record is missing, doubled or out of order.
+    #[error("after record {after}: record {found} stands where record {} belongs", after + 1)]
+    Sequence {
+        /// The last good record.
+        after: u64,
+        /// The number found.
+        found: u64,
+    },
+    /// The line before was edited, or this one was put in.
+    #[error("record {after} or {}: the chain is broken, the earlier line was edited or the later one forged", after + 1)]
+    Chain {
+        /// The last record whose number is right.
+        after: u64,
+    },
+}
+
+/// Follows a ledger line by line.
+#[derive(Debug, Clone, Default)]
+pub struct Verifier {
+    head: Head,
+}
+
+impl Verifier {
+    /// Starts in the middle, after a head that is known to be good.
+    #[must_use]
+    pub fn after(head: Head) -> Self {
+        Self { head }
+    }
+
+    /// The last good record.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Takes the next line, without its newline.
+    ///
+    /// # Errors
+    /// [`Broken`], after which the head stays at the last good record.
+    pub fn feed(&mut self, line: &[u8]) -> Result<Record, Broken> {
+        let after = self.head.seq;
+        let record: Record = serde_json::from_slice(line)
+            .map_err(|e| Broken::NotARecord { after, why: e.to_string() })?;
+        if Some(record.seq) != after.checked_add(1) {
+            return Err(Broken::Sequence { after, found: record.seq });
+        }
+        if record.prev != self.head.hash {
+            return Err(Broken::Chain { after });
+        }
+        self.head = Head { seq: record.seq, hash: line_hash(line) };
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(n: u64) -> Vec<Vec<u8>> {
+        let mut head = Head::default();
+        (0..n)
+            .map(|i| {
+                let record = Record {
+                    seq: head.seq + 1,
+                    at: Timestamp(i64::try_from(i).unwrap()),
+                    prev: head.hash,
+                    environment: Some("production".into()),
+                    event: Event::DaemonStopped { reason: format!("SIGTERM {i}") },
+                };
+                let line = serde_json::to_vec(&record).unwrap();
+                head = Head { seq: record.seq, hash: line_hash(&line) };
+                line
+            })
+            .collect()
+    }
+
+    fn verify(lines: &[Vec<u8>]) -> Result<Head, Broken> {
+        let mut v = Verifier::default();
+        for l in lines {
+            v.feed(l)?;
+        }
+        Ok(v.head())
+    }
+
+    #[test]
+    fn a_whole_chain_verifies() {
+        assert_eq!(verify(&lines(5)).unwrap().seq, 5);
+    }
+
+    #[test]
+    fn unknown_events_keep_the_chain() {
+        let line = br#"{"seq":1,"at":"2026-01-01T00:00:00Z","prev":"0000000000000000000000000000000000000000000000000000000000000000","event":"from_the_future","x":1}"#;
+        assert_eq!(Verifier::default().feed(line).unwrap().event, Event::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn any_edit_removal_or_swap_before_the_end_is_found(i in 0usize..9, j in 0usize..200, bit in 0u8..8) {
+            let good = lines(10);
+            let mut edited = good.clone();
+            let at = j % edited[i].len();
+            edited[i][at] ^= 1 << bit;
+            prop_assert!(verify(&edited).is_err());
+            let mut removed = good.clone();
+            removed.remove(i);
+            prop_assert!(verify(&removed).is_err());
+            let mut swapped = good.clone();
+            swapped.swap(i, i + 1);
+            prop_assert!(verify(&swapped).is_err());
+        }
+
+        #[test]
+        fn hostile_lines_never_panic(line: Vec<u8>) { let _ = Verifier::default().feed(&line); }
+    }
+}

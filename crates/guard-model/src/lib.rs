@@ -1,0 +1,27 @@
+//! The vocabulary of guardd and every pure decision: how two entries compare,
+//! which paths a policy protects, what a sealed entry looks like, how findings
+//! become alerts, and the formats of ledger and baseline.
+//!
+//! Architecture invariant: nothing here touches a file system, a clock, a
+//! thread or a socket. Time comes in as an argument, bytes come in as slices.
+
+pub mod alert;
+pub mod baseline;
+pub mod compare;
+pub mod entry;
+pub mod finding;
+pub mod ledger;
+pub mod path;
+pub mod policy;
+pub mod seal;
+pub mod state;
+pub mod time;
+
+pub use alert::{Alert, AlertStatus, Severity};
+pub use compare::{Change, compare};
+pub use entry::{Digest, Entry, Kind, Observed, Stamp};
+pub use finding::{Actor, Confidence, Finding};
+pub use path::RelPath;
+pub use seal::Seal;
+pub use policy::{Class, Policy};
+pub use time::Timestamp;

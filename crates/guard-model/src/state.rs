@@ -1,0 +1,331 @@
+//! What the ledger says an environment's state is: a fold over its records.
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{Alert, AlertStatus, Note};
+use crate::baseline::{LockState, Totals};
+use crate::entry::Digest;
+use crate::ledger::{Event, GapCause, Record};
+use crate::time::Timestamp;
+
+/// A maintenance window that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Ledger number of its `window_opened`.
+    pub id: u64,
+    /// Who called.
+    pub by: String,
+    /// Who answers for it.
+    pub maintainer: String,
+    /// Why.
+    pub reason: String,
+    /// When it opened.
+    pub since: Timestamp,
+    /// Its end by the wall clock.
+    pub until: Timestamp,
+    /// Its end by the boot-time clock, microseconds.
+    pub until_boot_us: u64,
+    /// The boot which that clock belongs to.
+    pub boot_id: String,
+}
+
+impl Window {
+    /// Has it ended, by whichever clock is first? The boot-time clock counts only
+    /// within the boot that it was taken in.
+    #[must_use]
+    pub fn has_ended(&self, now: Timestamp, boot_us: u64, boot_id: &str) -> bool {
+        now >= self.until || (boot_id == self.boot_id && boot_us >= self.until_boot_us)
+    }
+}
+
+/// The baseline that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentBaseline {
+    /// Its number.
+    pub generation: u64,
+    /// SHA-256 of its manifest.
+    pub digest: Digest,
+    /// What it holds.
+    pub totals: Totals,
+}
+
+/// A span of time in which hints may have been lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Ledger number of its `gap_opened`.
+    pub id: u64,
+    /// Why.
+    pub cause: GapCause,
+    /// From when.
+    pub since: Timestamp,
+    /// Until when; `None` while not yet re-verified.
+    pub until: Option<Timestamp>,
+    /// More for people.
+    pub detail: Option<String>,
+    /// What was re-verified.
+    pub verified: Option<String>,
+    /// Findings that it brought.
+    pub found: u64,
+}
+
+/// The last time every protected file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRehash {
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Wall time, milliseconds.
+    pub duration_ms: u64,
+}
+
+/// One environment, as its ledger records leave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentState {
+    /// Locked or unlocked.
+    pub state: LockState,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Who brought it there.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// `None` where it was never locked.
+    pub baseline: Option<CurrentBaseline>,
+    /// The open window.
+    pub window: Option<Window>,
+    /// Gaps that are open, and the last few that were closed.
+    pub gaps: Vec<Gap>,
+    /// The last rehash.
+    pub last_rehash: Option<LastRehash>,
+}
+
+impl Default for EnvironmentState {
+    fn default() -> Self {
+        Self {
+            state: LockState::Unlocked,
+            since: None,
+            by: None,
+            reason: None,
+            baseline: None,
+            window: None,
+            gaps: Vec::new(),
+            last_rehash: None,
+        }
+    }
+}
+
+impl EnvironmentState {
+    /// Closed gaps kept for `status`; all of them stay in the ledger.
+    pub const CLOSED_GAPS: usize = 5;
+
+    /// Takes in one record of this environment.
+    pub fn apply(&mut self, record: &Record) {
+        match &record.event {
+            Event::Locked { generation, baseline, by, reason, totals, .. } => {
+                self.state = LockState::Locked;
+                self.since = Some(record.at);
+                self.by = Some(by.clone());
+                self.reason = Some(reason.clone());
+                self.baseline =
+                    Some(CurrentBaseline { generation: *generation, digest: *baseline, totals: *totals });
+                self.window = None;
+            }
+            Event::Accepted { generation, baseline, totals, .. } => {
+                self.baseline =
+                    Some(CurrentBaseline { generation: *generation, digest: *baseline, totals: *totals });
+            }
+            Event::WindowOpened { by, maintainer, reason, until, until_boot_us, boot_id } => {
+                self.state = LockState::Unlocked;
+                self.since = Some(record.at);
+                self.by = Some(by.clone());
+                self.reason = Some(reason.clone());
+                self.window = Some(Window {
+                    id: record.seq,
+                    by: by.clone(),
+                    maintainer: maintainer.clone(),
+                    reason: reason.clone(),
+                    since: record.at,
+                    until: *until,
+                    until_boot_us: *until_boot_us,
+                    boot_id: boot_id.clone(),
+                });
+            }
+            Event::WindowClosed { .. } => self.window = None,
+            Event::GapOpened { cause, since, detail } => self.gaps.push(Gap {
+                id: record.seq,
+                cause: *cause,
+                since: *since,
+                until: None,
+                detail: detail.clone(),
+                verified: None,
+                found: 0,
+            }),
+            Event::GapClosed { gap, verified, found } => {
+                if let Some(g) = self.gaps.iter_mut().find(|g| g.id == *gap) {
+                    g.until = Some(record.at);
+                    g.verified = Some(verified.clone());
+                    g.found = *found;
+                }
+                while self.gaps.iter().filter(|g| g.until.is_some()).count() > Self::CLOSED_GAPS {
+                    let oldest = self.gaps.iter().position(|g| g.until.is_some());
+                    oldest.map(|i| self.gaps.remove(i));
+                }
+            }
+            Event::RehashFinished { files, bytes, duration_ms, .. } => {
+                self.last_rehash = Some(LastRehash {
+                    finished_at: record.at,
+                    files: *files,
+                    bytes: *bytes,
+                    duration_ms: *duration_ms,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Which alert a record opens or touches.
+#[must_use]
+pub fn alert_of(record: &Record) -> Option<u64> {
+    match &record.event {
+        Event::AlertOpened { .. } => Some(record.seq),
+        Event::AlertGrew { alert, .. }
+        | Event::AlertAcknowledged { alert, .. }
+        | Event::AlertSettled { alert, .. } => Some(*alert),
+        _ => None,
+    }
+}
+
+/// The alert after `record`; `before` is `None` only for the record that opens it.
+#[must_use]
+pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
+    if let Event::AlertOpened { severity, title, findings, sessions } = &record.event {
+        return Some(Alert {
+            id: record.seq,
+            environment: record.environment.clone().unwrap_or_default(),
+            severity: *severity,
+            status: AlertStatus::Open,
+            opened_at: findings.first().map_or(record.at, |f| f.at),
+            title: title.clone(),
+            findings: findings.clone(),
+            sessions: sessions.clone(),
+            notes: Vec::new(),
+            settled: Vec::new(),
+            reviewed: false,
+        });
+    }
+    let mut alert = before?;
+    match &record.event {
+        Event::AlertGrew { severity, findings, .. } => {
+            alert.severity = alert.severity.max(*severity);
+            alert.settled.retain(|p| findings.iter().all(|f| f.path != *p));
+            alert.findings.extend(findings.iter().cloned());
+        }
+        Event::AlertAcknowledged { by, note, .. } => {
+            alert.reviewed = true;
+            alert.notes.push(Note { at: record.at, by: by.clone(), text: note.clone() });
+        }
+        Event::AlertSettled { paths, how, reviewed, .. } => {
+            alert.reviewed |= reviewed;
+            for p in paths {
+                if !alert.settled.contains(p) {
+                    alert.settled.push(p.clone());
+                }
+            }
+            let what = match paths.as_slice() {
+                [one] => format!("{one}: {how}"),
+                many => format!("{} paths: {how}", many.len()),
+            };
+            alert.notes.push(Note { at: record.at, by: "guardd".to_owned(), text: what });
+        }
+        _ => {}
+    }
+    let all_settled = alert.findings.iter().all(|f| alert.settled.contains(&f.path));
+    alert.status = match (alert.reviewed, all_settled) {
+        (true, true) => AlertStatus::Resolved,
+        (true, false) => AlertStatus::Acknowledged,
+        (false, _) => AlertStatus::Open,
+    };
+    Some(alert)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::Severity;
+    use crate::compare::Change;
+    use crate::finding::Finding;
+
+    fn record(seq: u64, event: Event) -> Record {
+        Record { seq, at: Timestamp(1), prev: Digest([0; 32]), environment: Some("p".into()), event }
+    }
+
+    fn finding(path: &str) -> Finding {
+        Finding {
+            path: path.into(),
+            at: Timestamp(1),
+            change: vec![Change::Content],
+            before: None,
+            after: None,
+            actor: None,
+            restored: false,
+            note: None,
+        }
+    }
+
+    fn opened() -> Alert {
+        let event = Event::AlertOpened {
+            severity: Severity::High,
+            title: "a".into(),
+            findings: vec![finding("a"), finding("b")],
+            sessions: vec![],
+        };
+        apply_to_alert(None, &record(7, event)).unwrap()
+    }
+
+    fn settle(alert: Alert, paths: &[&str], reviewed: bool) -> Alert {
+        let event = Event::AlertSettled {
+            alert: 7,
+            paths: paths.iter().map(|&p| p.to_owned()).collect(),
+            how: "as before".into(),
+            reviewed,
+        };
+        apply_to_alert(Some(alert), &record(8, event)).unwrap()
+    }
+
+    #[test]
+    fn an_intruder_putting_things_back_does_not_close_an_alert() {
+        let a = settle(opened(), &["a", "b"], false);
+        assert_eq!(a.status, AlertStatus::Open);
+        let ack = Event::AlertAcknowledged { alert: 7, by: "me".into(), note: "seen".into() };
+        assert_eq!(apply_to_alert(Some(a), &record(9, ack)).unwrap().status, AlertStatus::Resolved);
+    }
+
+    #[test]
+    fn acceptance_of_a_part_leaves_the_rest() {
+        let a = settle(opened(), &["a"], true);
+        assert_eq!(a.status, AlertStatus::Acknowledged);
+        assert_eq!(settle(a, &["b"], true).status, AlertStatus::Resolved);
+    }
+
+    #[test]
+    fn a_window_ends_by_the_first_clock() {
+        let w = Window {
+            id: 1,
+            by: String::new(),
+            maintainer: String::new(),
+            reason: String::new(),
+            since: Timestamp(0),
+            until: Timestamp(100),
+            until_boot_us: 50,
+            boot_id: "b".into(),
+        };
+        assert!(!w.has_ended(Timestamp(99), 49, "b"));
+        assert!(w.has_ended(Timestamp(10), 50, "b")); // the wall clock was set back
+        assert!(w.has_ended(Timestamp(100), 0, "b"));
+        assert!(!w.has_ended(Timestamp(99), 99, "other boot"));
+    }
+}

@@ -1,0 +1,1 @@
+//! What must survive: ledger, baselines, keys, lock files, and the index.

@@ -1,0 +1,1 @@
+//! Everything raw about Linux, and all unsafe code there is.

@@ -1,0 +1,1 @@
+//! Hands on a protected tree: walk, observe, hash, seal.

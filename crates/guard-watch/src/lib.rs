@@ -1,0 +1,1 @@
+//! The kernel's hints, merged into one stream of touches and gaps.

@@ -127,6 +127,21 @@ pub struct FileDigests {
     pub records: Digest,
 }
 
+/// A directory above the root, as it was at lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// Absolute, escaped.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owning user.
+    pub uid: u32,
+    /// Owning group.
+    pub gid: u32,
+    /// Inode number.
+    pub ino: u64,
+}
+
 /// `manifest.json`: the small file that is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -146,6 +161,10 @@ pub struct Manifest {
     pub root: String,
     /// The root's device and inode.
     pub root_identity: (u64, u64),
+    /// The directories above the root, from `/` down: whoever may rename one of
+    /// them may replace the root.
+    #[serde(default)]
+    pub ancestors: Vec<Ancestor>,
     /// The policy it was taken by.
     pub policy: PatternText,
     /// What the configuration asks for.

@@ -1,1 +1,28 @@
-//! Hands on a protected tree: walk, observe, hash, seal.
+//! Hands on a protected tree: walk, observe, hash, set modes.
+//!
+//! Everything starts from a [`Root`], a handle on an environment's top
+//! directory. [`Root::observe`] looks at one path, [`scan`] at all of them, and
+//! [`Root::set_mode`] is the one thing here that changes something.
+//!
+//! Architecture invariant: nothing here ever leaves its root. Paths are resolved
+//! beneath the root's handle without following a single symbolic link, so that a
+//! path race can make an operation fail and never make it hit another file.
+//! Nothing is decided here: what an observation means is guard-model's business.
+
+mod error;
+mod links;
+mod mode;
+mod observe;
+mod pace;
+mod passage;
+mod root;
+mod scan;
+mod walk;
+
+pub use error::TreeError;
+pub use links::LinkCounts;
+pub use mode::ModeSet;
+pub use observe::Content;
+pub use pace::Pace;
+pub use root::{Root, RootCheck};
+pub use scan::{Progress, ScanContent, ScanOptions, ScanReport, Visitor, scan};

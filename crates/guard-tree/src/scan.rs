@@ -1,0 +1,112 @@
+//! Looking at a whole tree.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use guard_model::baseline::{Role, Totals};
+use guard_model::{Class, Entry, Observed, Policy, RelPath};
+
+use crate::{LinkCounts, Pace, Root, TreeError};
+
+/// What a scan does with the content of regular files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanContent {
+    /// Attributes only; every observation's `sha256` is `None`.
+    None,
+    /// Files that differ from [`Visitor::expected`] in ctime, mtime, size, inode or
+    /// device are read; the others' `sha256` is `None`.
+    WhereDiffers,
+    /// Every file is read.
+    All,
+}
+
+/// How far a scan has come; all of them only grow, and bytes also within one
+/// file, so that somebody who watches them can tell slow from stuck.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries reported that are not directories.
+    pub files: AtomicU64,
+    /// Bytes read from files, repetitions included.
+    pub bytes: AtomicU64,
+    /// Directories reported.
+    pub directories: AtomicU64,
+}
+
+/// How to scan.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanOptions<'a> {
+    /// What to do with content.
+    pub content: ScanContent,
+    /// Threads to work on it; 0 counts as 1. Each takes one directory at a time.
+    pub workers: usize,
+    /// `Some`: read at most this fast, with idle disk priority, and leave the page
+    /// cache as it was found. `None`: as fast as possible.
+    pub pace: Option<Pace>,
+    /// Raised by the caller to stop early, which is looked at before every entry and
+    /// while reading.
+    pub cancel: &'a AtomicBool,
+    /// Counted up by the scan.
+    pub progress: &'a Progress,
+}
+
+/// Who hears what a scan finds. Called from several threads, one directory at a
+/// time each: `enter`, then `found` for every child in byte order of names, then
+/// `leave`, all on one thread, before the same thread takes another directory.
+/// Directories come in no particular order, but each after its parent.
+pub trait Visitor: Sync {
+    /// What the visitor keeps for a directory while it is being looked at, such as the
+    /// baseline's children of it.
+    type Dir;
+
+    /// The children of `dir` come next. They have been listed; a directory that
+    /// could not be listed is never entered but comes in [`ScanReport::skipped`].
+    fn enter(&self, dir: &RelPath) -> Self::Dir;
+
+    /// What should be at `path`, asked for regular files in
+    /// [`ScanContent::WhereDiffers`] only. `None`: nothing, so that it is read.
+    fn expected(&self, dir: &Self::Dir, path: &RelPath) -> Option<Entry>;
+
+    /// `path` was observed. The directory that the scan started from is reported
+    /// first of all, within its own `enter`; every other path within its parent's.
+    fn found(&self, dir: &mut Self::Dir, path: RelPath, class: Class, role: Role, observed: Observed);
+
+    /// That was all of `dir`: children that were not found are gone, with everything
+    /// below them. A name that came or went while the directory was being listed may
+    /// be missed: observe a path by itself before calling it gone.
+    fn leave(&self, state: Self::Dir, dir: &RelPath);
+}
+
+/// What a scan says at its end.
+#[derive(Debug, Default)]
+pub struct ScanReport {
+    /// What could not be looked at, or lies on another mount, and why; sorted by path.
+    /// Other mounts are looked at all the same.
+    pub skipped: Vec<(RelPath, String)>,
+    /// Patterns without glob characters to which nothing in the tree answers, as (list,
+    /// pattern). Only filled by a scan that starts from the root.
+    pub unmatched: Vec<(String, String)>,
+    /// What was reported, in sum.
+    pub totals: Totals,
+    /// Hard links among what was reported.
+    pub links: LinkCounts,
+}
+
+/// Observes `from` and everything below it that `policy` names, and tells `visitor`.
+///
+/// Reported are entries that are protected or sensitive, the top directories of
+/// writable paths, and passages: directories that are not protected themselves
+/// but have something protected below them, the root always among them. Of a
+/// path that is none of this nothing is reported.
+///
+/// # Errors
+/// [`TreeError::Cancelled`]; [`TreeError::Io`] where `from` itself is there and
+/// cannot be listed, or no worker could be started.
+pub fn scan<V: Visitor>(
+    root: &Root,
+    policy: &Policy,
+    from: &RelPath,
+    options: &ScanOptions<'_>,
+    visitor: &V,
+) -> Result<ScanReport, TreeError> {
+    let _ = (root, policy, from, options, visitor);
+    todo!()
+}

@@ -1,0 +1,19 @@
+//! The types of the interface, field for field as the IDL has them.
+//!
+//! Enumerations know one value more, `Unknown`, for what a later daemon says;
+//! unknown fields are ignored. An absent value is written as `null`.
+
+mod alert;
+mod finding;
+mod result;
+mod status;
+
+pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
+pub use finding::{Actor, Change, Confidence, Entry, Finding, Kind};
+pub use result::{
+    Baseline, CheckResult, DiffResult, LockResult, Problem, Progress, SignedHead, Skipped, UnlockResult,
+    VerifyResult,
+};
+pub use status::{
+    Daemon, Environment, Gap, GapCause, Head, Rehash, SealState, Sink, State, Totals, WatchState, Window,
+};

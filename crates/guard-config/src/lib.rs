@@ -1,1 +1,25 @@
-//! guardd.toml to a validated model.
+//! `guardd.toml` and `environments.d/*.toml` to a validated [`Config`].
+//!
+//! Architecture invariant: what leaves this crate holds no bad state, and no
+//! default stands in for something that could not be read. Every mistake is
+//! reported in one go, each with its file, line and key and with what to write
+//! instead. Nothing here changes anything on disk.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod draft;
+mod duration;
+mod keys;
+mod parse;
+mod patterns;
+mod place;
+mod problem;
+mod section;
+mod suggest;
+mod syntax;
+mod words;
+
+pub use config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Watch};
+pub use parse::{SourceFile, parse};
+pub use problem::{Problem, Problems};

@@ -145,8 +145,9 @@ fn os(bytes: &[u8]) -> &std::path::Path {
     std::path::Path::new(std::ffi::OsStr::from_bytes(bytes))
 }
 
-/// A compiled policy: decides the [`Class`] of any path.
-#[derive(Debug, Clone)]
+/// A compiled policy: decides the [`Class`] of any path. The default, without
+/// any pattern, protects everything.
+#[derive(Debug, Clone, Default)]
 pub struct Policy {
     text: PatternText,
     protect: Vec<Pattern>,

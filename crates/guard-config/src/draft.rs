@@ -1,0 +1,243 @@
+//! Takes the keys of one file after another and puts the [`Config`] together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use guard_model::Seal;
+use guard_model::policy::Policy;
+
+use crate::config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Watch};
+use crate::duration;
+use crate::keys;
+use crate::parse::{Parsed, Places};
+use crate::patterns;
+use crate::place;
+use crate::problem::{quoted, show};
+use crate::section::{At, Key, Place, Report, Section};
+use crate::words;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+/// The only version of the format so far.
+const VERSION: u32 = 1;
+
+/// What has been read so far.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    daemon: Daemon,
+    environments: Vec<Draught>,
+    places: Places,
+}
+
+/// An environment and what it still has to be compared with.
+#[derive(Debug)]
+struct Draught {
+    environment: Environment,
+    place: Place,
+    window_default: Option<At<Duration>>,
+}
+
+impl Draft {
+    /// Reads `guardd.toml` itself.
+    pub(crate) fn main_file(&mut self, file: &Section<'_>) {
+        if !version(file) && !file.has(keys::VERSION) {
+            let fix = format!("begin the file with `version = {VERSION}`");
+            file.report().push(file.place_of("version").problem("the version is missing", fix));
+        }
+        self.daemon(file.table(keys::DAEMON));
+        self.environments(file.table(keys::ENVIRONMENTS));
+    }
+
+    /// Reads a file of `environments.d`.
+    pub(crate) fn further_file(&mut self, file: &Section<'_>) {
+        version(file);
+        let daemon = file.table(keys::DAEMON);
+        if daemon.is_present() {
+            file.report().push(
+                daemon
+                    .place()
+                    .problem("the daemon's own settings stand in guardd.toml alone", "move this table there"),
+            );
+        } else {
+            daemon.finish();
+        }
+        self.environments(file.table(keys::ENVIRONMENTS));
+    }
+
+    fn daemon(&mut self, s: Section<'_>) {
+        let d = &mut self.daemon;
+        for (key, dir) in [
+            (keys::STATE_DIR, &mut d.state_dir),
+            (keys::RUNTIME_DIR, &mut d.runtime_dir),
+            (keys::LOG_DIR, &mut d.log_dir),
+        ] {
+            let given = s.text(key).and_then(|t| place::absolute(s.report(), &t));
+            let at = given.unwrap_or_else(|| At { value: dir.clone(), place: s.place_of(key.name) });
+            dir.clone_from(&at.value);
+            self.places.own_dirs.push(at);
+        }
+        let watches = [
+            ("auto", Watch::Auto),
+            ("inotify", Watch::Inotify),
+            ("fanotify", Watch::Fanotify),
+            ("none", Watch::None),
+        ];
+        d.watch = s.choice(keys::WATCH, &watches).unwrap_or_default();
+        if let Some(max) = s.duration(keys::WINDOW_MAX, SECOND..=WEEK) {
+            d.window_max = max.value;
+        }
+        let allow = s.table(keys::ALLOW);
+        for command in ALLOWED_COMMANDS {
+            let Some(groups) = allow.texts(keys::allow(command)) else { continue };
+            for g in &groups {
+                words::group(s.report(), g);
+            }
+            d.allow.insert(command.to_owned(), groups.iter().map(|g| g.value.clone()).collect());
+            self.places.groups.extend(groups);
+        }
+        allow.finish();
+        s.finish();
+    }
+
+    fn environments(&mut self, s: Section<'_>) {
+        for (name, section) in s.named_tables("NAME") {
+            words::environment(&section.place(), s.report(), &name);
+            self.environment(name, section);
+        }
+    }
+
+    fn environment(&mut self, name: String, s: Section<'_>) {
+        let report = s.report();
+        let root = s.text(keys::ROOT);
+        if root.is_none() && !s.has(keys::ROOT) {
+            let fix = format!("add `root = {}`", keys::ROOT.example);
+            report.push(s.place().problem("the environment has no `root`", fix));
+        }
+        let root = root.and_then(|t| place::absolute(report, &t));
+        let policy = policy(&s, root.as_ref());
+        let seals = [("immutable", Seal::Immutable), ("read-only", Seal::ReadOnly), ("none", Seal::None)];
+        let reactions = [("alert", OnTamper::Alert), ("restore", OnTamper::Restore)];
+
+        let mut e = Environment::new(name, PathBuf::new(), policy);
+        e.seal = s.choice(keys::SEAL, &seals).unwrap_or(e.seal);
+        e.rehash = s.duration(keys::REHASH, SECOND..=WEEK).map_or(e.rehash, |d| d.value);
+        e.on_tamper = s.choice(keys::ON_TAMPER, &reactions).unwrap_or(e.on_tamper);
+        let branches = s.texts(keys::BRANCHES).unwrap_or_default();
+        for b in &branches {
+            words::branch(report, b);
+        }
+        e.branches = branches.into_iter().map(|b| b.value).collect();
+        let window_default = s.duration(keys::WINDOW_DEFAULT, SECOND..=WEEK);
+        e.backup = self.backup(s.table(keys::BACKUP));
+        e.notify = self.notify(s.table(keys::NOTIFY));
+        let place = s.place();
+        s.finish();
+
+        if let Some(root) = root {
+            e.root.clone_from(&root.value);
+            self.places.roots.push((e.name.clone(), root));
+        }
+        self.environments.push(Draught { environment: e, place, window_default });
+    }
+
+    fn backup(&mut self, s: Section<'_>) -> Backup {
+        let mut b = Backup::default();
+        if let Some(keep) = s.number(keys::KEEP, 1..=10_000) {
+            b.keep = keep.value;
+        }
+        if let Some(dir) = s.text(keys::DIR).and_then(|t| place::absolute(s.report(), &t)) {
+            b.dir = Some(dir.value.clone());
+            self.places.own_dirs.push(dir);
+        }
+        s.finish();
+        b
+    }
+
+    fn notify(&mut self, s: Section<'_>) -> Vec<String> {
+        let command = s.texts(keys::COMMAND);
+        if s.is_present() && command.is_none() && !s.has(keys::COMMAND) {
+            let fix = format!("add `command = {}`, or remove the table", keys::COMMAND.example);
+            s.report().push(s.place().problem("the table has no `command`", fix));
+        }
+        let command = command.unwrap_or_default();
+        if let Some(program) = command.first() {
+            if let Some(path) = place::absolute(s.report(), program) {
+                self.places.programs.push(path);
+            }
+        } else if s.has(keys::COMMAND) {
+            s.report().push(s.place_of(keys::COMMAND.name).problem(
+                "the command is empty",
+                format!("write the program and its arguments, as in `command = {}`", keys::COMMAND.example),
+            ));
+        }
+        for argument in command.iter().filter(|a| a.value.contains('\0')) {
+            let what = "an argument cannot hold a NUL byte";
+            s.report().push(argument.place.problem(what, "remove the `\\u0000`"));
+        }
+        s.finish();
+        command.into_iter().map(|c| c.value).collect()
+    }
+
+    /// Compares values with each other, by their text alone.
+    pub(crate) fn compare(&mut self, report: &Report) {
+        for Draught { environment, window_default, .. } in &mut self.environments {
+            let max = self.daemon.window_max;
+            match window_default {
+                Some(d) if d.value > max => {
+                    let what =
+                        format!("{} is longer than `daemon.window_max`", quoted(&duration::show(d.value)));
+                    let fix = format!("write {} or less, or raise `daemon.window_max`", duration::show(max));
+                    report.push(d.place.problem(what, fix));
+                }
+                Some(d) => environment.window_default = d.value,
+                None => environment.window_default = environment.window_default.min(max),
+            }
+        }
+        self.environments.sort_by(|a, b| a.environment.name.cmp(&b.environment.name));
+        for pair in self.environments.windows(2) {
+            if let [first, second] = pair
+                && first.environment.name == second.environment.name
+            {
+                let there = match first.place.line {
+                    Some(line) => format!("{}:{line}", show(&first.place.file)),
+                    None => show(&first.place.file),
+                };
+                report.push(second.place.problem(
+                    format!("this environment stands in {there} too"),
+                    "give one of the two another name, or remove it",
+                ));
+            }
+        }
+        place::compare(report, &self.places, |path| path.to_owned());
+        place::socket_fits(report, &self.daemon, &self.places);
+    }
+
+    pub(crate) fn finish(self) -> Parsed {
+        let environments = self.environments.into_iter().map(|d| d.environment).collect();
+        Parsed { config: Config { daemon: self.daemon, environments }, places: self.places }
+    }
+}
+
+/// Checks `version`; false where there is none that can be read.
+fn version(file: &Section<'_>) -> bool {
+    let Some(v) = file.number(keys::VERSION, 0..=u32::MAX) else { return false };
+    if v.value != VERSION {
+        let what = format!("this guardd knows version {VERSION} of the configuration, not {}", v.value);
+        file.report().push(v.place.problem(what, format!("write `version = {VERSION}`")));
+    }
+    true
+}
+
+/// The policy of the environment in `s`; where patterns are bad, of none.
+fn policy(s: &Section<'_>, root: Option<&At<PathBuf>>) -> Policy {
+    let list = |key: Key| -> Vec<At<String>> { s.texts(key).unwrap_or_default() };
+    let lists = patterns::Lists {
+        protect: list(keys::PROTECT),
+        ignore: list(keys::IGNORE),
+        writable: list(keys::WRITABLE),
+        sensitive: list(keys::SENSITIVE),
+    };
+    patterns::compile(s.report(), &lists, root.map(|r| r.value.as_path()))
+}

@@ -1,0 +1,108 @@
+//! The text of configuration files to a [`Config`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use guard_model::Digest;
+use toml::de::DeTable;
+
+use crate::config::Config;
+use crate::draft::Draft;
+use crate::problem::{Problem, Problems};
+use crate::section::{At, Key, Report, Section, Source};
+use crate::syntax;
+
+/// One configuration file as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The SHA-256 of its bytes.
+    pub sha256: Digest,
+    /// Its text.
+    pub text: String,
+}
+
+impl SourceFile {
+    /// A file of that name and text.
+    #[must_use]
+    pub fn new(path: PathBuf, text: String) -> Self {
+        use sha2::Digest as _;
+        let sha256 = Digest(sha2::Sha256::digest(text.as_bytes()).into());
+        Self { path, sha256, text }
+    }
+}
+
+/// What was read, with where its parts stand.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(crate) config: Config,
+    pub(crate) places: Places,
+}
+
+/// Where values stand that are checked against the machine, or against each other.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// `state_dir`, `runtime_dir`, `log_dir` and every `backup.dir`.
+    pub(crate) own_dirs: Vec<At<PathBuf>>,
+    /// Every environment's name and root.
+    pub(crate) roots: Vec<(String, At<PathBuf>)>,
+    /// Every `notify.command`'s program.
+    pub(crate) programs: Vec<At<PathBuf>>,
+    /// Every group in `[daemon.allow]`.
+    pub(crate) groups: Vec<At<String>>,
+}
+
+/// Validates configuration texts by themselves, without looking at this machine.
+/// The first is `guardd.toml`, which must say `version`; the others come from
+/// `environments.d` and may hold environments only.
+///
+/// This is how a configuration that was accepted earlier is taken up again:
+/// nothing that happens to the file system can refuse it. No file at all is the
+/// configuration of a daemon that guards nothing.
+///
+/// # Errors
+/// Everything that is wrong with any of the files.
+pub fn parse(files: &[SourceFile]) -> Result<Config, Problems> {
+    let (parsed, problems) = read(files);
+    match Problems::from_list(problems) {
+        None => Ok(parsed.config),
+        Some(problems) => Err(problems),
+    }
+}
+
+/// Every key that the reader knows, by its name in the reference.
+pub(crate) fn known_keys() -> BTreeMap<String, Key> {
+    let report = Report::default();
+    let source = Source { file: Rc::from(Path::new("")), text: "[environments.e]\n" };
+    let (table, _) = DeTable::parse_recoverable(source.text);
+    let mut draft = Draft::default();
+    draft.main_file(&Section::root(&source, &report, table.get_ref()));
+    report.asked()
+}
+
+/// The configuration as far as it could be read, and what is wrong with it.
+pub(crate) fn read(files: &[SourceFile]) -> (Parsed, Vec<Problem>) {
+    let report = Report::default();
+    let mut draft = Draft::default();
+    for (i, file) in files.iter().enumerate() {
+        let source = Source { file: Rc::from(file.path.as_path()), text: &file.text };
+        let (table, errors) = DeTable::parse_recoverable(&file.text);
+        if !errors.is_empty() {
+            for e in errors {
+                report.push(syntax::problem(&source, &e));
+            }
+            continue;
+        }
+        let section = Section::root(&source, &report, table.get_ref());
+        if i == 0 {
+            draft.main_file(&section);
+        } else {
+            draft.further_file(&section);
+        }
+        section.finish();
+    }
+    draft.compare(&report);
+    (draft.finish(), report.finish(known_keys))
+}

@@ -1,0 +1,65 @@
+//! Names that a configuration may give to things.
+
+use crate::problem::quoted;
+use crate::section::{At, Place, Report};
+
+/// The longest name of an environment: it becomes part of file names.
+const LONGEST_NAME: usize = 31;
+
+/// The longest group name that Linux's tools make (`groupadd(8)`).
+const LONGEST_GROUP: usize = 32;
+
+/// `[a-z][a-z0-9-]{0,30}`.
+pub(crate) fn environment(place: &Place, report: &Report, name: &str) {
+    let fits = name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits {
+        return;
+    }
+    let mut better: String = name
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_lowercase())
+        .take(LONGEST_NAME)
+        .collect();
+    better.truncate(better.trim_end_matches('-').len());
+    let example = if better.is_empty() { "production".to_owned() } else { better };
+    report.push(place.problem(
+        format!("{} cannot be the name of an environment", quoted(name)),
+        format!(
+            "use up to {LONGEST_NAME} lower-case letters, digits and hyphens, beginning with a letter, as in `{example}`"
+        ),
+    ));
+}
+
+/// The name of a group, as the system's tools make them.
+pub(crate) fn group(report: &Report, name: &At<String>) {
+    let v = &name.value;
+    let fits = (1..=LONGEST_GROUP).contains(&v.len())
+        && !v.starts_with('-')
+        && !v.bytes().all(|b| b.is_ascii_digit())
+        && v.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b':' | b',' | b'/'));
+    if !fits {
+        let what = format!("{} cannot be the name of a group", quoted(v));
+        report.push(name.place.problem(what, "write a group's name as `getent group` shows it"));
+    }
+}
+
+/// A branch as git-check-ref-format(1) allows it, or a pattern of such with `*`.
+pub(crate) fn branch(report: &Report, name: &At<String>) {
+    let v = &name.value;
+    let parts_fit = v.split('/').all(|p| !p.is_empty() && !p.starts_with('.') && !p.ends_with(".lock"));
+    let fits = parts_fit
+        && !v.starts_with('-')
+        && !v.ends_with('.')
+        && !v.contains("..")
+        && !v.contains("@{")
+        && v != "@"
+        && !v.chars().any(|c| c.is_control() || " ~^:?[\\".contains(c));
+    if !fits {
+        let what = format!("{} cannot be the name of a branch", quoted(v));
+        report.push(name.place.problem(what, "write it as `git branch` shows it, as in \"main\""));
+    }
+}

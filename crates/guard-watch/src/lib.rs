@@ -1,1 +1,27 @@
 //! The kernel's hints, merged into one stream of touches and gaps.
+//!
+//! Each environment has its own inotify instance, reader thread and worker
+//! thread, so a storm in one tree neither delays nor overflows another. The
+//! reader's callback only drops access events and adds a path to a set; the
+//! worker adds and removes watches and hands [`Hint`]s on.
+//!
+//! Architecture invariant: nothing here compares, hashes or believes anything.
+//! A hint says where to look; an observation made elsewhere decides. Whatever
+//! may have been missed is said as a [`Hint::Gap`] or a [`Hint::Tree`], never
+//! passed over.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod canary;
+mod environment;
+mod error;
+mod hint;
+mod inbox;
+mod inotify;
+mod tree;
+mod watcher;
+
+pub use error::WatchError;
+pub use hint::{EnvId, Hint, WatchReport};
+pub use watcher::Watcher;

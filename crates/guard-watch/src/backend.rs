@@ -1,0 +1,34 @@
+//! What a source of hints must be able to do: the seam for fanotify.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::WatchError;
+use crate::inbox::Inbox;
+
+/// Why a directory has no watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It is not there any more; what holds it has told or will tell.
+    Gone,
+    /// The kernel's limit on watches.
+    Limit,
+    /// The backend's thread does not answer any more.
+    Ended,
+    /// Anything else, in words.
+    Other(String),
+}
+
+/// Puts up and takes down watches on single directories; events go to the
+/// [`Inbox`] that it was started with. When its reader ends, for whatever
+/// reason, it says so with [`Inbox::ended`] and its generation.
+pub(crate) trait Backend: Send {
+    /// Watches one directory. Calling it again for the same path is harmless
+    /// and renews a watch whose directory was replaced.
+    fn watch(&mut self, directory: &Path) -> Result<(), Refusal>;
+    /// Forgets one directory; harmless where there is no watch.
+    fn unwatch(&mut self, directory: &Path);
+}
+
+/// Starts a backend of that generation.
+pub(crate) type Start = fn(&Arc<Inbox>, u64) -> Result<Box<dyn Backend>, WatchError>;

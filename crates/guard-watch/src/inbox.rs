@@ -1,0 +1,145 @@
+//! The set of paths between the reader thread and the worker.
+//!
+//! The reader adds and never waits for anybody but another adder; the worker
+//! takes all there is at once. A path that is in the set already costs nothing,
+//! so a hot file cannot fill it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What is known of a path's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum News {
+    /// Content or attributes.
+    Changed,
+    /// A file was made or deleted.
+    File,
+    /// A directory, or something that may be one, was made, moved or deleted.
+    Structure,
+}
+
+/// Everything that arrived since the worker looked last.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) paths: HashMap<PathBuf, News>,
+    /// The kernel's queue, or this set, overflowed.
+    pub(crate) overflow: bool,
+    /// Errors from the backend, in words.
+    pub(crate) errors: Vec<String>,
+    /// The reader thread of this generation has ended.
+    pub(crate) ended: Option<u64>,
+    /// The worker is to end.
+    pub(crate) stop: bool,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+            && !self.overflow
+            && self.errors.is_empty()
+            && self.ended.is_none()
+            && !self.stop
+    }
+}
+
+/// The set, with a bell.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    bell: Condvar,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batch: Batch,
+    /// The latest generation whose reader thread has ended; 0 for none.
+    ended: u64,
+}
+
+impl Inbox {
+    /// Distinct paths held for a worker that is behind; more is an overflow, so
+    /// that memory stays bounded (about 150 bytes a path) whatever happens.
+    pub(crate) const PATHS: usize = 65_536;
+    const ERRORS: usize = 16;
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is plain data and valid after every single step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Batch)) {
+        let mut state = self.lock();
+        let was_empty = state.batch.is_empty();
+        change(&mut state.batch);
+        drop(state);
+        if was_empty {
+            self.bell.notify_one();
+        }
+    }
+
+    pub(crate) fn path(&self, path: PathBuf, news: News) {
+        self.change(|batch| {
+            if batch.paths.len() >= Self::PATHS && !batch.paths.contains_key(&path) {
+                batch.paths.clear();
+                batch.overflow = true;
+            }
+            let known = batch.paths.entry(path).or_insert(news);
+            *known = (*known).max(news);
+        });
+    }
+
+    pub(crate) fn overflow(&self) {
+        self.change(|batch| batch.overflow = true);
+    }
+
+    pub(crate) fn error(&self, error: String) {
+        self.change(|batch| {
+            if batch.errors.len() < Self::ERRORS {
+                batch.errors.push(error);
+            }
+        });
+    }
+
+    pub(crate) fn ended(&self, generation: u64) {
+        let mut state = self.lock();
+        state.ended = state.ended.max(generation);
+        state.batch.ended = Some(state.ended);
+        drop(state);
+        self.bell.notify_one();
+        self.ended.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.change(|batch| batch.stop = true);
+    }
+
+    /// Waits until the reader of `generation` has ended; false after `patience`.
+    pub(crate) fn wait_for_end(&self, generation: u64, patience: Duration) -> bool {
+        let (_state, timeout) = self
+            .ended
+            .wait_timeout_while(self.lock(), patience, |state| state.ended < generation)
+            .unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out()
+    }
+
+    /// Waits for something to arrive, or until `until`, and takes it all.
+    pub(crate) fn take(&self, until: Option<Instant>) -> Batch {
+        let mut state = self.lock();
+        while state.batch.is_empty() {
+            state = match until {
+                None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    self.bell.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        std::mem::take(&mut state.batch)
+    }
+}

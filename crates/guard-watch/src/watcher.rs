@@ -1,0 +1,127 @@
+//! The watcher: environments by number, and the canary.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use guard_model::Policy;
+
+use crate::canary::Canary;
+use crate::environment::{Environment, Sink};
+use crate::error::WatchError;
+use crate::hint::{EnvId, Hint, WatchReport};
+use crate::inbox::Inbox;
+use crate::tree::Tree;
+
+/// Watches environments and hands hints to one sink.
+///
+/// All methods may block for as long as a walk over the environment's
+/// directories takes (some 20 µs a directory); none may be called from within
+/// the sink. Dropping it ends all watching.
+pub struct Watcher {
+    canary: Arc<Canary>,
+    sink: Sink,
+    environments: Mutex<BTreeMap<EnvId, Environment>>,
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").field("canary", &self.canary).finish_non_exhaustive()
+    }
+}
+
+impl Watcher {
+    /// Starts with no environments. The sink is called from the environments'
+    /// worker threads, several at once; while it blocks, that environment's
+    /// hints wait, and coalesce.
+    ///
+    /// # Errors
+    /// Where `canary_dir` cannot be made or written.
+    pub fn start(canary_dir: &Path, sink: impl Fn(Hint) + Send + Sync + 'static) -> Result<Self, WatchError> {
+        Ok(Self {
+            canary: Arc::new(Canary::new(canary_dir)?),
+            sink: Arc::new(sink),
+            environments: Mutex::default(),
+        })
+    }
+
+    fn environments(&self) -> MutexGuard<'_, BTreeMap<EnvId, Environment>> {
+        self.environments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches every directory of `root` (absolute and canonical) that the
+    /// policy descends into. The watches stand when it returns. Directories that
+    /// cannot be watched are in the report, and are told as one
+    /// [`Hint::Gap`] too.
+    ///
+    /// # Errors
+    /// Where the number is in use, the root is no directory, or no inotify
+    /// instance can be had.
+    pub fn add_environment(
+        &self,
+        env: EnvId,
+        root: &Path,
+        policy: Arc<Policy>,
+    ) -> Result<WatchReport, WatchError> {
+        if !root.is_absolute() {
+            return Err(WatchError::Relative(root.to_owned()));
+        }
+        let metadata = root.symlink_metadata().map_err(|e| WatchError::io("look at", root, e))?;
+        if !metadata.is_dir() {
+            return Err(WatchError::NotADirectory(root.to_owned()));
+        }
+        if self.environments().contains_key(&env) {
+            return Err(WatchError::Twice(env));
+        }
+        let inbox = Arc::new(Inbox::default());
+        let canary = self.canary.directory().to_owned();
+        // Rebuilt from its components, so that event paths compare equal.
+        let root: PathBuf = root.components().collect();
+        let tree = Tree::new(root, policy, canary, Arc::clone(&inbox), crate::inotify::start);
+        let (environment, report) =
+            Environment::start(env, tree, inbox, Arc::clone(&self.canary), Arc::clone(&self.sink))?;
+        self.environments().insert(env, environment);
+        Ok(report)
+    }
+
+    /// Ends watching an environment; hints that were under way may still come
+    /// until it returns.
+    pub fn remove_environment(&self, env: EnvId) {
+        let removed = self.environments().remove(&env);
+        drop(removed);
+        for nonce in self.canary.heard(env) {
+            (self.sink)(Hint::Alive { nonce });
+        }
+    }
+
+    /// Takes all of an environment's watches down and puts them up anew, with a
+    /// new inotify instance and thread. What happened meanwhile is not told:
+    /// verify afterwards. Failures that an earlier report named do not make a
+    /// new gap.
+    ///
+    /// # Errors
+    /// Where there is no such environment, or no inotify instance can be had.
+    pub fn rebuild(&self, env: EnvId) -> Result<WatchReport, WatchError> {
+        self.environments().get(&env).ok_or(WatchError::Unknown(env))?.rebuild()
+    }
+
+    /// Touches the canary. [`Hint::Alive`] with `nonce` follows once the event
+    /// came through every environment; at once where there is none.
+    ///
+    /// # Errors
+    /// Where the canary's file cannot be opened.
+    pub fn ping(&self, nonce: u64) -> Result<(), WatchError> {
+        let environments: std::collections::BTreeSet<EnvId> = self.environments().keys().copied().collect();
+        if environments.is_empty() {
+            (self.sink)(Hint::Alive { nonce });
+            return Ok(());
+        }
+        self.canary.touch(nonce, environments)
+    }
+
+    /// Where hints come from: `inotify`.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        "inotify"
+    }
+}

@@ -1,4 +1,17 @@
 //! Everything raw about Linux, and all unsafe code there is.
+//!
+//! Architecture invariant: a thin layer over system calls that knows nothing of
+//! guardd. No entry, no policy, no log line; what a call's answer means is
+//! decided above. No other crate of the workspace has `unsafe` in it.
 
 pub mod clock;
+pub mod dir;
+pub mod flags;
+pub mod open;
 pub mod peer;
+pub mod priority;
+pub mod procfd;
+pub mod read;
+mod residency;
+pub mod stat;
+pub mod xattr;

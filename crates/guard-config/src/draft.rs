@@ -17,7 +17,6 @@ use crate::section::{At, Key, Place, Report, Section};
 use crate::words;
 
 const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 /// The only version of the format so far.

@@ -7,10 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+mod blame;
 mod config;
 mod draft;
 mod duration;
 mod keys;
+mod load;
 mod parse;
 mod patterns;
 mod place;
@@ -18,8 +20,10 @@ mod problem;
 mod section;
 mod suggest;
 mod syntax;
+mod trust;
 mod words;
 
 pub use config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Watch};
+pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, default_config_path, load};
 pub use parse::{SourceFile, parse};
 pub use problem::{Problem, Problems};

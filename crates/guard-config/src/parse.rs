@@ -65,7 +65,7 @@ pub(crate) struct Places {
 /// # Errors
 /// Everything that is wrong with any of the files.
 pub fn parse(files: &[SourceFile]) -> Result<Config, Problems> {
-    let (parsed, problems) = read(files);
+    let (parsed, problems) = read(true, files);
     match Problems::from_list(problems) {
         None => Ok(parsed.config),
         Some(problems) => Err(problems),
@@ -83,7 +83,8 @@ pub(crate) fn known_keys() -> BTreeMap<String, Key> {
 }
 
 /// The configuration as far as it could be read, and what is wrong with it.
-pub(crate) fn read(files: &[SourceFile]) -> (Parsed, Vec<Problem>) {
+/// `main_first` is false where `guardd.toml` itself could not be read.
+pub(crate) fn read(main_first: bool, files: &[SourceFile]) -> (Parsed, Vec<Problem>) {
     let report = Report::default();
     let mut draft = Draft::default();
     for (i, file) in files.iter().enumerate() {
@@ -96,7 +97,7 @@ pub(crate) fn read(files: &[SourceFile]) -> (Parsed, Vec<Problem>) {
             continue;
         }
         let section = Section::root(&source, &report, table.get_ref());
-        if i == 0 {
+        if main_first && i == 0 {
             draft.main_file(&section);
         } else {
             draft.further_file(&section);

@@ -154,3 +154,16 @@ fn alias(written: &Path, real: &Path) -> String {
         format!(" ({} leads to {})", quoted_path(written), quoted_path(real))
     }
 }
+
+/// Where a path really leads: canonical as far as it exists, as written below that.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let Ok(canonical) = ancestor.canonicalize() {
+            return match path.strip_prefix(ancestor) {
+                Ok(rest) if !rest.as_os_str().is_empty() => canonical.join(rest),
+                _ => canonical,
+            };
+        }
+    }
+    path.to_owned()
+}

@@ -7,11 +7,13 @@
 pub mod clock;
 pub mod dir;
 pub mod flags;
+pub mod journal;
 pub mod open;
 pub mod peer;
 pub mod priority;
 pub mod procfd;
 pub mod read;
 mod residency;
+pub mod sessions;
 pub mod stat;
 pub mod xattr;

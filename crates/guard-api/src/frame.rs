@@ -1,5 +1,6 @@
 //! Messages: JSON objects, each ended by a NUL byte.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -77,7 +78,7 @@ impl Call {
     /// # Errors
     /// [`FrameError::Malformed`].
     pub fn parse(message: &[u8]) -> Result<Self, FrameError> {
-        serde_json::from_slice(message).map_err(|source| FrameError::Malformed { source })
+        parse_object(message)
     }
 
     /// The interface's name and the method's: what stands before and after the last dot.
@@ -115,7 +116,7 @@ impl Reply {
     /// # Errors
     /// [`FrameError::Malformed`].
     pub fn parse(message: &[u8]) -> Result<Self, FrameError> {
-        serde_json::from_slice(message).map_err(|source| FrameError::Malformed { source })
+        parse_object(message)
     }
 }
 
@@ -184,6 +185,15 @@ impl Framing {
     pub fn is_mid_message(&self) -> bool {
         self.start < self.buffer.len()
     }
+}
+
+/// Reads an object. Serde alone would take a list of a struct's fields for the struct.
+fn parse_object<T: DeserializeOwned>(message: &[u8]) -> Result<T, FrameError> {
+    let read = match message.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(message),
+        _ => Err(serde::de::Error::custom("not an object")),
+    };
+    read.map_err(|source| FrameError::Malformed { source })
 }
 
 fn object_of<T: Serialize>(value: &T) -> Result<Map<String, Value>, FrameError> {
@@ -281,8 +291,8 @@ mod tests {
                     match f.next_message() {
                         Ok(Some(m)) => {
                             prop_assert!(m.len() <= cap && !m.contains(&0));
-                            let _ = Call::parse(m);
-                            let _ = Reply::parse(m);
+                            drop(Call::parse(m));
+                            drop(Reply::parse(m));
                         }
                         Ok(None) => break,
                         Err(_) => break 'all,

@@ -63,6 +63,6 @@ mod tests {
         }
 
         #[test]
-        fn hostile_text_never_panics(s: String) { let _ = s.parse::<Time>(); }
+        fn hostile_text_never_panics(s: String) { drop(s.parse::<Time>()); }
     }
 }

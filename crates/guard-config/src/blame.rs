@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use guard_sys::peer;
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use crate::problem::{Problem, show};
@@ -16,7 +16,8 @@ fn problem(path: &Path, what: impl Into<String>, fix: impl Into<String>) -> Prob
 pub(crate) fn open_to_others(own: u32, path: &Path, stat: &Stat, writable: bool) -> Problem {
     let believed = if own == 0 { "root".to_owned() } else { format!("root and {}", user(own)) };
     let stranger = stat.st_uid != 0 && stat.st_uid != own;
-    let chown = format!("chown {} {}", user(own), shell(path));
+    let link = if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink { "-h " } else { "" };
+    let chown = format!("chown {link}{} {}", user(own), shell(path));
     let chmod = format!("chmod go-w {}", shell(path));
     let commands = match (stranger, writable) {
         (true, true) => format!("{chown} && {chmod}"),

@@ -1,6 +1,6 @@
 //! Takes the keys of one file after another and puts the [`Config`] together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use guard_model::Seal;
@@ -160,16 +160,15 @@ impl Draft {
             let fix = format!("add `command = {}`, or remove the table", keys::COMMAND.example);
             s.report().push(s.place().problem("the table has no `command`", fix));
         }
-        let command = command.unwrap_or_default();
-        if let Some(program) = command.first() {
-            if let Some(path) = place::absolute(s.report(), program) {
-                self.places.programs.push(path);
-            }
-        } else if s.has(keys::COMMAND) {
+        if command.as_ref().is_some_and(Vec::is_empty) {
             s.report().push(s.place_of(keys::COMMAND.name).problem(
                 "the command is empty",
                 format!("write the program and its arguments, as in `command = {}`", keys::COMMAND.example),
             ));
+        }
+        let command = command.unwrap_or_default();
+        if let Some(path) = command.first().and_then(|p| place::absolute(s.report(), p)) {
+            self.places.programs.push(path);
         }
         for argument in command.iter().filter(|a| a.value.contains('\0')) {
             let what = "an argument cannot hold a NUL byte";
@@ -179,8 +178,8 @@ impl Draft {
         command.into_iter().map(|c| c.value).collect()
     }
 
-    /// Compares values with each other, by their text alone.
-    pub(crate) fn compare(&mut self, report: &Report) {
+    /// Compares values with each other. `real` says where a path leads.
+    pub(crate) fn compare(&mut self, report: &Report, real: impl Fn(&Path) -> PathBuf) {
         for Draught { environment, window_default, .. } in &mut self.environments {
             let max = self.daemon.window_max;
             match window_default {
@@ -209,7 +208,7 @@ impl Draft {
                 ));
             }
         }
-        place::compare(report, &self.places, |path| path.to_owned());
+        place::compare(report, &self.places, real);
         place::socket_fits(report, &self.daemon, &self.places);
     }
 

@@ -81,11 +81,11 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         Err(Refused::Other(problem)) => problems.push(problem),
     }
 
-    let (parsed, wrong) = parse::read(main_is_read, &files);
+    let (parsed, wrong) = parse::read(main_is_read, &files, place::real);
     problems.extend(wrong);
     check_machine(&mut trust, &parsed, path, &mut problems, &mut notices);
     problems.extend(trust.into_problems());
-    match Problems::from_list(problems) {
+    match Problems::from_list(Some(path), problems) {
         Some(problems) => Err(problems),
         None => Ok(Loaded { config: parsed.config, sha256: digest(&files), files, notices }),
     }
@@ -129,12 +129,9 @@ fn check_machine(
     notices: &mut Vec<Problem>,
 ) {
     let Places { roots, programs, groups, .. } = &parsed.places;
-    // Where the text alone shows an overlap, the parser has said so already.
     let report = Report::default();
-    place::compare(&report, &parsed.places, place::real);
-    let known: Vec<_> = problems.iter().map(|p| (p.file.clone(), p.line, p.key.clone())).collect();
-    let found = report.finish(Default::default);
-    problems.extend(found.into_iter().filter(|p| !known.contains(&(p.file.clone(), p.line, p.key.clone()))));
+    place::compare_identities(&report, &parsed.places);
+    problems.extend(report.finish(Default::default));
 
     for (name, root) in roots {
         if !root.value.is_dir() {

@@ -65,8 +65,8 @@ pub(crate) struct Places {
 /// # Errors
 /// Everything that is wrong with any of the files.
 pub fn parse(files: &[SourceFile]) -> Result<Config, Problems> {
-    let (parsed, problems) = read(true, files);
-    match Problems::from_list(problems) {
+    let (parsed, problems) = read(true, files, Path::to_owned);
+    match Problems::from_list(files.first().map(|f| f.path.as_path()), problems) {
         None => Ok(parsed.config),
         Some(problems) => Err(problems),
     }
@@ -83,17 +83,20 @@ pub(crate) fn known_keys() -> BTreeMap<String, Key> {
 }
 
 /// The configuration as far as it could be read, and what is wrong with it.
-/// `main_first` is false where `guardd.toml` itself could not be read.
-pub(crate) fn read(main_first: bool, files: &[SourceFile]) -> (Parsed, Vec<Problem>) {
+/// `main_first` is false where `guardd.toml` itself could not be read; `real`
+/// says where a path leads.
+pub(crate) fn read(
+    main_first: bool,
+    files: &[SourceFile],
+    real: impl Fn(&Path) -> PathBuf,
+) -> (Parsed, Vec<Problem>) {
     let report = Report::default();
     let mut draft = Draft::default();
     for (i, file) in files.iter().enumerate() {
         let source = Source { file: Rc::from(file.path.as_path()), text: &file.text };
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         if !errors.is_empty() {
-            for e in errors {
-                report.push(syntax::problem(&source, &e));
-            }
+            syntax::report(&source, &errors, &report);
             continue;
         }
         let section = Section::root(&source, &report, table.get_ref());
@@ -104,6 +107,6 @@ pub(crate) fn read(main_first: bool, files: &[SourceFile]) -> (Parsed, Vec<Probl
         }
         section.finish();
     }
-    draft.compare(&report);
+    draft.compare(&report, real);
     (draft.finish(), report.finish(known_keys))
 }

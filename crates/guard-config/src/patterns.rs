@@ -81,7 +81,10 @@ fn fix(error: &PatternError, text: &str) -> String {
         PatternError::Component => {
             let parts: Vec<&str> = text.split('/').filter(|c| !matches!(*c, "" | "." | "..")).collect();
             let end = if text.ends_with('/') { "/" } else { "" };
-            format!("write {}", quoted(&format!("{}{end}", parts.join("/"))))
+            match parts.as_slice() {
+                [] => "remove it, or name what is meant below the root".to_owned(),
+                parts => format!("write {}", quoted(&format!("{}{end}", parts.join("/")))),
+            }
         }
         PatternError::Glob(_) => {
             "close every `[` and `{`, or take them literally with a backslash before them, as in `'\\['`"

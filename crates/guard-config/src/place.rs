@@ -1,5 +1,6 @@
 //! Paths as a configuration may write them.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::Daemon;
@@ -153,6 +154,37 @@ fn alias(written: &Path, real: &Path) -> String {
     } else {
         format!(" ({} leads to {})", quoted_path(written), quoted_path(real))
     }
+}
+
+/// Refuses roots that are one directory under two names, or one in the other,
+/// though their paths have nothing to do with each other: bind mounts.
+pub(crate) fn compare_identities(report: &Report, places: &Places) {
+    let found: Vec<_> = places.roots.iter().map(|(name, at)| (name, at, identities(&at.value))).collect();
+    for (i, (name, at, way)) in found.iter().enumerate() {
+        for (other_name, other_at, other_way) in found.iter().take(i) {
+            let (a, b) = (real(&at.value), real(&other_at.value));
+            if name == other_name || a.starts_with(&b) || b.starts_with(&a) {
+                continue;
+            }
+            let what = match (way.first(), other_way.first()) {
+                (Some(this), Some(other)) if this == other => "is the same directory as",
+                (Some(this), _) if other_way.contains(this) => "holds",
+                (_, Some(other)) if way.contains(other) => "lies in",
+                _ => continue,
+            };
+            let root = quoted_path(&other_at.value);
+            report.push(at.place.problem(
+                format!("by a mount, this {what} the root of `{other_name}`, {root}"),
+                "keep one environment for the whole tree, or give them directories apart",
+            ));
+        }
+    }
+}
+
+/// Device and inode of a directory and of those above it; empty where it does not exist.
+fn identities(path: &Path) -> Vec<(u64, u64)> {
+    let Ok(canonical) = path.canonicalize() else { return Vec::new() };
+    canonical.ancestors().filter_map(|p| p.metadata().ok()).map(|m| (m.dev(), m.ino())).collect()
 }
 
 /// Where a path really leads: canonical as far as it exists, as written below that.

@@ -38,10 +38,10 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Sorted by file and line; `None` where there are none.
+    /// Sorted by file, `main` first, and line; `None` where there are none.
     #[must_use]
-    pub(crate) fn from_list(mut list: Vec<Problem>) -> Option<Self> {
-        list.sort();
+    pub(crate) fn from_list(main: Option<&Path>, mut list: Vec<Problem>) -> Option<Self> {
+        list.sort_by(|a, b| (Some(&*a.file) != main, a).cmp(&(Some(&*b.file) != main, b)));
         list.dedup();
         (!list.is_empty()).then_some(Self(list))
     }
@@ -82,6 +82,9 @@ pub(crate) fn show(path: &Path) -> String {
 /// Configured text in quotes, safe in a terminal and short enough for one line.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
+    if text.is_empty() {
+        return "an empty text".to_owned();
+    }
     let mut cut: String = text.chars().take(LONGEST).collect();
     if cut.len() < text.len() {
         cut.push('…');

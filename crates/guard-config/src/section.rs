@@ -273,7 +273,10 @@ impl<'a> Section<'a> {
         match i64::from_str_radix(n.as_str(), n.radix()).ok().and_then(|n| u32::try_from(n).ok()) {
             Some(n) if allowed.contains(&n) => Some(At { value: n, place: at.place }),
             _ => {
-                let fix = format!("write a number from {} to {}", allowed.start(), allowed.end());
+                let fix = match *allowed.end() {
+                    u32::MAX => written(key),
+                    end => format!("write a number from {} to {end}", allowed.start()),
+                };
                 self.report.push(at.place.problem(format!("{} is out of range", quoted(n.as_str())), fix));
                 None
             }

@@ -32,14 +32,20 @@ const ELSEWHERE: [(&str, &str); 16] = [
 pub(crate) fn for_key(section: &str, name: &str, known: &BTreeMap<String, Key>) -> String {
     let here: Vec<&str> = known.keys().filter_map(|k| last_of(k, section)).collect();
     let elsewhere = ELSEWHERE.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours);
-    if let Some(ours) = elsewhere.filter(|ours| here.contains(ours)).or_else(|| closest(name, &here)) {
+    if let Some(ours) = elsewhere.filter(|ours| here.contains(ours)) {
         return format!("did you mean `{ours}`?");
     }
     let wanted = elsewhere.unwrap_or(name);
-    if let Some(table) = known.keys().find_map(|k| k.rsplit_once('.').filter(|(_, last)| *last == wanted)) {
-        return format!("`{wanted}` belongs in the table `[{}]`", table.0);
+    if let Some((table, _)) =
+        known.keys().find_map(|k| k.rsplit_once('.').filter(|(_, last)| *last == wanted))
+    {
+        return format!("`{wanted}` belongs in the table `[{table}]`");
     }
-    format!("remove it; the keys here are {}", list(&here))
+    match closest(name, &here) {
+        Some(ours) => format!("did you mean `{ours}`?"),
+        None if here.len() == 1 => format!("remove it; the only key here is {}", list(&here)),
+        None => format!("remove it; the keys here are {}", list(&here)),
+    }
 }
 
 /// What to write instead of a word that is none of `words`.

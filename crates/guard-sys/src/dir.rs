@@ -18,8 +18,9 @@ const KEEP: usize = 1 << 20;
 
 /// The names in a directory, sorted by bytes, `.` and `..` left out, with room that is kept
 /// from one directory to the next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Listing {
+    /// For the kernel to write into; allocated at the first use.
     chunk: Vec<MaybeUninit<u8>>,
     /// All names, one after the other.
     names: Vec<u8>,
@@ -31,12 +32,6 @@ struct Item {
     start: usize,
     length: u16,
     kind: FileType,
-}
-
-impl Default for Listing {
-    fn default() -> Self {
-        Self { chunk: vec![MaybeUninit::uninit(); CHUNK], names: Vec::new(), items: Vec::new() }
-    }
 }
 
 impl Listing {
@@ -70,6 +65,7 @@ impl Listing {
 
     fn read_once(&mut self, dir: BorrowedFd<'_>) -> io::Result<()> {
         self.clear();
+        self.chunk.resize(CHUNK, MaybeUninit::uninit());
         seek(dir, SeekFrom::Start(0))?;
         let mut raw = RawDir::new(dir, &mut self.chunk);
         while let Some(entry) = raw.next() {

@@ -14,6 +14,9 @@ pub mod priority;
 pub mod procfd;
 pub mod read;
 mod residency;
+pub mod rights;
 pub mod sessions;
 pub mod stat;
 pub mod xattr;
+
+pub use rustix::io::Errno;

@@ -11,12 +11,15 @@
 
 mod error;
 mod links;
+mod literals;
 mod mode;
 mod observe;
 mod pace;
 mod passage;
 mod root;
 mod scan;
+mod stack;
+mod tally;
 mod walk;
 
 pub use error::TreeError;
@@ -24,5 +27,5 @@ pub use links::LinkCounts;
 pub use mode::ModeSet;
 pub use observe::Content;
 pub use pace::Pace;
-pub use root::{Root, RootCheck};
+pub use root::{Named, Root, RootCheck};
 pub use scan::{Progress, ScanContent, ScanOptions, ScanReport, Visitor, scan};

@@ -1,6 +1,28 @@
 //! Looking at one entry.
+//!
+//! An entry is looked at through one handle: located or opened once, and then
+//! its attributes, extended attributes and content are read from that handle, so
+//! that what is reported belongs together whatever happens to the name meanwhile.
 
-use guard_model::Entry;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use guard_model::compare::needs_content;
+use guard_model::{Digest, Entry, Kind, Observed, Stamp};
+use guard_sys::Errno;
+use guard_sys::open::{self, How};
+use guard_sys::procfd::reopen;
+use guard_sys::read::{CacheUse, read_whole};
+use guard_sys::stat::{self, FileType, Stat, Time};
+use guard_sys::xattr::XattrReader;
+use sha2::{Digest as _, Sha256};
+
+use crate::Progress;
+use crate::pace::Throttle;
 
 /// What to do with a regular file's content.
 ///
@@ -15,4 +37,336 @@ pub enum Content<'a> {
     /// Read it where ctime, mtime, size, inode or device differ from this entry's,
     /// or this entry has no `sha256`; else `sha256` is `None`.
     IfDiffers(&'a Entry),
+}
+
+/// The coarse clock that stamps inodes ticks every 1 to 10 ms (`CONFIG_HZ`); twice that.
+const SETTLES_IN: Duration = Duration::from_millis(20);
+/// What keeps changing is taken as it is after so many waits.
+const SETTLE_TRIES: usize = 2;
+/// An entry that is replaced or written while it is looked at is looked at again, after so long.
+const AGAIN: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(5), Duration::from_millis(20)];
+/// The most that is read at once.
+const BUFFER: usize = 128 << 10;
+/// A multiple of every page size that Linux has on the machines it is run on.
+const BUFFER_STEP: usize = 64 << 10;
+
+/// Who is told of progress, and who can stop or slow a read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Control<'a> {
+    pub(crate) cancel: Option<&'a AtomicBool>,
+    pub(crate) progress: Option<&'a Progress>,
+    pub(crate) throttle: Option<&'a Throttle>,
+}
+
+impl Control<'_> {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.is_some_and(|c| c.load(Ordering::Relaxed))
+    }
+}
+
+/// What was seen at a name.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    pub(crate) observed: Observed,
+    /// The mount it lies on, in the numbers of [`Stat::mount`], where something was seen.
+    pub(crate) mount: Option<u64>,
+}
+
+/// The entry changed while it was looked at.
+struct Again {
+    stat: Option<Stat>,
+    why: &'static str,
+}
+
+impl Again {
+    const REPLACED: &'static str = "keeps being replaced while it is opened";
+    const CHANGED: &'static str = "keeps changing while it is read";
+    const LEASED: &'static str = "another process holds a lease on it";
+}
+
+/// Looks at entries, with room that is kept from one to the next.
+pub(crate) struct Observer<'a> {
+    buffer: Vec<u8>,
+    xattrs: XattrReader,
+    cache: CacheUse,
+    control: Control<'a>,
+}
+
+impl<'a> Observer<'a> {
+    pub(crate) fn new(cache: CacheUse, control: Control<'a>) -> Self {
+        Self { buffer: Vec::new(), xattrs: XattrReader::default(), cache, control }
+    }
+
+    /// Looks at the child `name` of `dir`.
+    pub(crate) fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], content: Content<'_>) -> Sight {
+        self.persist(|this| this.look(dir, name, content))
+    }
+
+    /// Looks at what `handle` stands on.
+    pub(crate) fn handle(&mut self, handle: BorrowedFd<'_>, content: Content<'_>) -> Sight {
+        self.persist(|this| this.located(handle, content))
+    }
+
+    fn persist(&mut self, mut look: impl FnMut(&mut Self) -> Result<Sight, Again>) -> Sight {
+        let mut last = Again { stat: None, why: Again::CHANGED };
+        for wait in AGAIN {
+            if !wait.is_zero() {
+                sleep(wait);
+            }
+            match look(self) {
+                Ok(sight) => return sight,
+                Err(again) => last = again,
+            }
+        }
+        Sight::unreadable(last.stat.as_ref(), Vec::new(), last.why.to_owned())
+    }
+
+    fn look(&mut self, dir: BorrowedFd<'_>, name: &[u8], content: Content<'_>) -> Result<Sight, Again> {
+        if matches!(content, Content::Read) {
+            // The short way for what a full scan does a hundred thousand times. The kind is
+            // asked for first, so that only what just was a regular file is opened at all.
+            let before = match stat::child(dir, name) {
+                Ok(stat) => stat,
+                Err(e) => return Ok(Sight::missing("stat", &e)),
+            };
+            if before.kind == FileType::RegularFile {
+                match open::child(dir, name, How::Read) {
+                    Ok(file) => return self.file(file.as_fd(), &before),
+                    Err(e) => refusal(&e, &before)?,
+                }
+            }
+        }
+        match open::child(dir, name, How::Locate) {
+            Ok(handle) => self.located(handle.as_fd(), content),
+            Err(e) => Ok(Sight::missing("open", &e)),
+        }
+    }
+
+    fn located(&mut self, handle: BorrowedFd<'_>, content: Content<'_>) -> Result<Sight, Again> {
+        let stat = match settled(handle) {
+            Ok(stat) => stat,
+            Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
+        };
+        let wanted = match content {
+            Content::Skip => false,
+            Content::Read => true,
+            Content::IfDiffers(expected) => {
+                entry_of(&stat).is_some_and(|e| needs_content(Some(expected), &e))
+            }
+        };
+        if wanted && stat.kind == FileType::RegularFile {
+            match reopen(handle, How::Read) {
+                Ok(file) => return self.file(file.as_fd(), &stat),
+                Err(e) => {
+                    refusal(&e, &stat)?;
+                    let xattrs = self.xattrs.of_located(handle).unwrap_or_default();
+                    return Ok(Sight::unreadable(Some(&stat), xattrs, why("open", &e)));
+                }
+            }
+        }
+        let target = match stat.kind {
+            FileType::Symlink => match open::link_target(handle) {
+                Ok(target) => Some(target.into_bytes()),
+                Err(e) => return Ok(Sight::unreadable(Some(&stat), Vec::new(), why("readlink", &e))),
+            },
+            _ => None,
+        };
+        let xattrs = match self.xattrs.of_located(handle) {
+            Ok(xattrs) => xattrs,
+            Err(e) => return Ok(Sight::unreadable(Some(&stat), Vec::new(), chain(&e))),
+        };
+        if !xattrs.is_empty() && stat::of(handle).is_ok_and(|now| now.ctime != stat.ctime) {
+            return Err(Again { stat: Some(stat), why: Again::CHANGED });
+        }
+        Ok(Sight::present(&stat, target, xattrs, None))
+    }
+
+    /// Reads an opened file that has to be the one that `before` tells of.
+    fn file(&mut self, file: BorrowedFd<'_>, before: &Stat) -> Result<Sight, Again> {
+        let stat = match settled(file) {
+            Ok(stat) => stat,
+            Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
+        };
+        if (stat.identity(), stat.kind) != (before.identity(), before.kind) {
+            return Err(Again { stat: Some(*before), why: Again::REPLACED });
+        }
+        let read = self.hash(file, stat.size);
+        let xattrs = match self.xattrs.of_opened(file) {
+            Ok(xattrs) => xattrs,
+            Err(e) => return Ok(Sight::unreadable(Some(&stat), Vec::new(), chain(&e))),
+        };
+        let (digest, bytes) = match read {
+            Ok(ControlFlow::Continue(done)) => done,
+            Ok(ControlFlow::Break(why)) => return Ok(Sight::unreadable(Some(&stat), xattrs, why.to_owned())),
+            Err(e) => return Ok(Sight::unreadable(Some(&stat), xattrs, why("read", &e))),
+        };
+        let after = match stat::of(file) {
+            Ok(after) => after,
+            Err(e) => return Ok(Sight::unreadable(Some(&stat), xattrs, why("stat", &e))),
+        };
+        if bytes != stat.size || (after.mtime, after.ctime, after.size) != (stat.mtime, stat.ctime, stat.size)
+        {
+            return Err(Again { stat: Some(after), why: Again::CHANGED });
+        }
+        Ok(Sight::present(&stat, None, xattrs, Some(digest)))
+    }
+
+    fn hash(
+        &mut self,
+        file: BorrowedFd<'_>,
+        size: u64,
+    ) -> io::Result<ControlFlow<&'static str, (Digest, u64)>> {
+        let room = usize::try_from(size).map_or(BUFFER, |n| n.saturating_add(1).min(BUFFER));
+        if self.buffer.len() < room {
+            self.buffer.resize(room.next_multiple_of(BUFFER_STEP), 0);
+        }
+        let mut sha = Sha256::new();
+        let control = self.control;
+        let read = read_whole(file, size, &mut self.buffer, self.cache, |piece| {
+            if control.is_cancelled() {
+                return ControlFlow::Break("cancelled while it was read");
+            }
+            sha.update(piece);
+            let bytes = piece.len() as u64;
+            if let Some(progress) = control.progress {
+                progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            if let Some(throttle) = control.throttle {
+                throttle.charge(bytes, control.cancel);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(match read {
+            ControlFlow::Continue(bytes) => ControlFlow::Continue((Digest(sha.finalize().into()), bytes)),
+            ControlFlow::Break(why) => ControlFlow::Break(why),
+        })
+    }
+}
+
+impl Sight {
+    fn present(
+        stat: &Stat,
+        target: Option<Vec<u8>>,
+        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+        sha256: Option<Digest>,
+    ) -> Self {
+        match entry_of(stat) {
+            Some(entry) => {
+                let entry = Entry { target, xattrs, sha256, ..entry };
+                Self { observed: Observed::Present(entry), mount: Some(stat.mount) }
+            }
+            None => Self::unreadable(Some(stat), xattrs, "unknown kind of file".to_owned()),
+        }
+    }
+
+    fn unreadable(stat: Option<&Stat>, xattrs: Vec<(Vec<u8>, Vec<u8>)>, why: String) -> Self {
+        let entry = stat.and_then(entry_of).map(|e| Entry { xattrs, ..e });
+        Self { observed: Observed::Unreadable { entry, why }, mount: stat.map(|s| s.mount) }
+    }
+
+    /// Nothing could be seen: because nothing is there, or because of `e`.
+    pub(crate) fn missing(step: &str, e: &io::Error) -> Self {
+        let observed = if is_absence(e) {
+            Observed::Absent
+        } else {
+            Observed::Unreadable { entry: None, why: why(step, e) }
+        };
+        Self { observed, mount: None }
+    }
+}
+
+/// The path names nothing beneath the root: no such name, none possible, or a directory on
+/// the way to it is none (any more), which a symbolic link is not either.
+pub(crate) fn is_absence(e: &io::Error) -> bool {
+    let errno = Errno::from_io_error(e);
+    matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG))
+}
+
+/// Is a refusal to open what was a regular file a reason to look again?
+fn refusal(e: &io::Error, stat: &Stat) -> Result<(), Again> {
+    let why = match Errno::from_io_error(e) {
+        // Gone, or now a symbolic link, a socket or a device without a driver.
+        Some(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Again::REPLACED,
+        // The holder of a write lease has been told to give it up (fcntl(2), F_SETLEASE).
+        Some(Errno::AGAIN) => Again::LEASED,
+        _ => return Ok(()),
+    };
+    Err(Again { stat: Some(*stat), why })
+}
+
+/// The attributes, read when the entry has been left alone for long enough.
+fn settled(fd: BorrowedFd<'_>) -> io::Result<Stat> {
+    let mut stat = stat::of(fd)?;
+    for _ in 0..SETTLE_TRIES {
+        let Some(wait) = unsettled_for(stat.ctime) else { break };
+        sleep(wait);
+        stat = stat::of(fd)?;
+    }
+    Ok(stat)
+}
+
+/// How long until a change at `ctime` has settled, if it has not. A time in the future is
+/// not waited for: the clock was set back.
+fn unsettled_for(ctime: Time) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let then = Duration::new(u64::try_from(ctime.sec).ok()?, ctime.nsec);
+    SETTLES_IN.checked_sub(now.checked_sub(then)?)
+}
+
+/// The recorded form of an inode's attributes; `None` for a kind that there is no word for.
+pub(crate) fn entry_of(stat: &Stat) -> Option<Entry> {
+    let kind = kind_of(stat.kind)?;
+    let is_dir = kind == Kind::Directory;
+    Some(Entry {
+        kind,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        size: if is_dir { 0 } else { stat.size },
+        mtime: stamp(stat.mtime),
+        ctime: stamp(stat.ctime),
+        dev: stat.dev,
+        ino: stat.ino,
+        nlink: if is_dir { 0 } else { stat.nlink },
+        rdev: stat.rdev,
+        flags: stat.flags,
+        target: None,
+        xattrs: Vec::new(),
+        sha256: None,
+    })
+}
+
+pub(crate) fn kind_of(kind: FileType) -> Option<Kind> {
+    Some(match kind {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice => Kind::CharDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::Unknown => return None,
+    })
+}
+
+fn stamp(time: Time) -> Stamp {
+    Stamp { sec: time.sec, nsec: time.nsec }
+}
+
+/// A failed step for people.
+pub(crate) fn why(step: &str, e: &io::Error) -> String {
+    format!("{step}: {e}")
+}
+
+/// An error with its causes for people.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(c) = cause {
+        text.push_str(": ");
+        text.push_str(&c.to_string());
+        cause = c.source();
+    }
+    text
 }

@@ -1,18 +1,32 @@
 //! A handle on an environment's top directory.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use guard_model::{Kind, Observed, RelPath};
+use guard_sys::Errno;
+use guard_sys::dir::Listing;
+use guard_sys::open::{self, How, Resolver};
+use guard_sys::read::CacheUse;
+use guard_sys::stat::{self, FileType, Stat};
 
-use crate::{Content, TreeError};
+use crate::observe::{Control, Observer, Sight, is_absence, kind_of};
+use crate::{Content, Progress, TreeError};
 
 /// A handle on a root directory. It stays on the very directory that was opened,
 /// whatever is renamed or mounted over its path later; [`Root::still_there`] tells.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    identity: (u64, u64),
+    fd: OwnedFd,
+    stat: Stat,
+    resolver: Resolver,
 }
+
+/// A name in a directory, and what it names.
+pub type Named = (Box<[u8]>, Kind);
 
 /// Does a root's path still lead to it?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +50,28 @@ impl Root {
     /// # Errors
     /// [`TreeError::Io`] where it cannot be opened, [`TreeError::NotADirectory`].
     pub fn open(path: &Path) -> Result<Self, TreeError> {
-        let _ = path;
-        todo!()
+        Self::open_with(path, Resolver::detect())
+    }
+
+    /// The same with a resolver of the caller's choice: for tests of what happens where
+    /// there is no openat2.
+    ///
+    /// # Errors
+    /// As [`Root::open`].
+    pub fn open_with(path: &Path, resolver: Resolver) -> Result<Self, TreeError> {
+        let failed = |operation| {
+            move |source: io::Error| match Errno::from_io_error(&source) {
+                Some(Errno::NOTDIR) => TreeError::NotADirectory { path: path.to_owned() },
+                _ => TreeError::Io { operation, path: path.to_owned(), source },
+            }
+        };
+        let canonical = path.canonicalize().map_err(failed("resolve"))?;
+        let slash = open::absolute(Path::new("/"), How::LocateDirectory).map_err(failed("open"))?;
+        let beneath = canonical.strip_prefix("/").unwrap_or(&canonical);
+        // Once more without symbolic links: none may have come in since the path was resolved.
+        let fd = resolver.open(slash.as_fd(), beneath, How::LocateDirectory).map_err(failed("open"))?;
+        let stat = stat::of(fd.as_fd()).map_err(failed("stat"))?;
+        Ok(Self { path: canonical, fd, stat, resolver })
     }
 
     /// The canonical path it was opened at.
@@ -49,7 +83,7 @@ impl Root {
     /// Its device (major << 32 | minor) and inode. The device number is good for this boot only.
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {
-        self.identity
+        self.stat.identity()
     }
 
     /// Does the path still lead to this directory?
@@ -57,26 +91,96 @@ impl Root {
     /// # Errors
     /// [`TreeError::Io`] where that cannot be told.
     pub fn still_there(&self) -> Result<RootCheck, TreeError> {
-        todo!()
+        match stat::absolute(&self.path) {
+            Ok(now) if now.kind != FileType::Directory => Ok(RootCheck::Gone),
+            Ok(now) if now.identity() == self.identity() => Ok(RootCheck::Same),
+            Ok(now) => Ok(RootCheck::Other { dev: now.dev, ino: now.ino }),
+            Err(e) if is_absence(&e) => Ok(RootCheck::Gone),
+            Err(source) => Err(TreeError::Io { operation: "stat", path: self.path.clone(), source }),
+        }
     }
 
     /// Observes one path. Never fails: what could not be read is
     /// [`Observed::Unreadable`] and says why. A path whose parent is not a directory
     /// any more, be it gone, a file or a symbolic link, is absent.
     ///
-    /// May take some tens of milliseconds where the entry changed just now (see [`Content`]).
+    /// May take some tens of milliseconds where the entry changed just now (see [`Content`]),
+    /// and as long as it takes to read a big file: [`Root::observe_with`] can be stopped.
     #[must_use]
     pub fn observe(&self, path: &RelPath, content: Content<'_>) -> Observed {
-        let _ = (path, content);
-        todo!()
+        self.sight(path, content, Control::default()).observed
     }
 
-    /// The names in a directory with their kinds, sorted.
+    /// The same; counts the bytes that it reads in `progress`, and once `cancel` is raised a
+    /// file that is being read is [`Observed::Unreadable`].
+    #[must_use]
+    pub fn observe_with(
+        &self,
+        path: &RelPath,
+        content: Content<'_>,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> Observed {
+        let control = Control { cancel: Some(cancel), progress: Some(progress), throttle: None };
+        self.sight(path, content, control).observed
+    }
+
+    pub(crate) fn sight(&self, path: &RelPath, content: Content<'_>, control: Control<'_>) -> Sight {
+        let mut observer = Observer::new(CacheUse::Ordinary, control);
+        let Some(parent) = path.parent() else {
+            return match self.open_beneath(path, How::LocateDirectory) {
+                Ok(handle) if stat::of(handle.as_fd()).is_ok_and(|s| s.nlink == 0) => {
+                    Sight { observed: Observed::Absent, mount: None }
+                }
+                Ok(handle) => observer.handle(handle.as_fd(), content),
+                Err(e) => Sight::missing("open", &e),
+            };
+        };
+        match self.open_beneath(&parent, How::LocateDirectory) {
+            Ok(dir) => observer.child(dir.as_fd(), path.name(), content),
+            Err(e) => Sight::missing("open the directory that holds it", &e),
+        }
+    }
+
+    /// The names in a directory with their kinds, sorted by bytes.
     ///
     /// # Errors
     /// [`TreeError::Io`] where it cannot be listed, be it absent or no directory.
-    pub fn observe_dir(&self, path: &RelPath) -> Result<Vec<(Box<[u8]>, Kind)>, TreeError> {
-        let _ = path;
-        todo!()
+    pub fn observe_dir(&self, path: &RelPath) -> Result<Vec<Named>, TreeError> {
+        let failed = |operation| move |source| TreeError::Io { operation, path: self.absolute(path), source };
+        let dir = self.open_beneath(path, How::List).map_err(failed("open"))?;
+        let mut listing = Listing::default();
+        listing.read(dir.as_fd()).map_err(failed("list"))?;
+        let mut found = Vec::with_capacity(listing.len());
+        for (name, kind) in listing.iter() {
+            let kind = match kind_of(kind) {
+                Some(kind) => Some(kind),
+                None => match stat::child(dir.as_fd(), name) {
+                    Ok(stat) => kind_of(stat.kind),
+                    Err(e) if is_absence(&e) => None,
+                    Err(e) => return Err(failed("stat what is in")(e)),
+                },
+            };
+            if let Some(kind) = kind {
+                found.push((name.into(), kind));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Opens a path beneath this root; never follows a symbolic link.
+    pub(crate) fn open_beneath(&self, path: &RelPath, how: How) -> io::Result<OwnedFd> {
+        self.resolver.open(self.fd.as_fd(), path.as_path(), how)
+    }
+
+    /// The path for people; nothing is ever opened by it.
+    pub(crate) fn absolute(&self, path: &RelPath) -> PathBuf {
+        if path.is_root() { self.path.clone() } else { self.path.join(path.as_path()) }
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use guard_model::baseline::{Role, Totals};
 use guard_model::{Class, Entry, Observed, Policy, RelPath};
 
+use crate::walk::walk;
 use crate::{LinkCounts, Pace, Root, TreeError};
 
 /// What a scan does with the content of regular files.
@@ -42,7 +43,7 @@ pub struct ScanOptions<'a> {
     /// cache as it was found. `None`: as fast as possible.
     pub pace: Option<Pace>,
     /// Raised by the caller to stop early, which is looked at before every entry and
-    /// while reading.
+    /// while reading. Directories that were entered may then never be left.
     pub cancel: &'a AtomicBool,
     /// Counted up by the scan.
     pub progress: &'a Progress,
@@ -107,6 +108,5 @@ pub fn scan<V: Visitor>(
     options: &ScanOptions<'_>,
     visitor: &V,
 ) -> Result<ScanReport, TreeError> {
-    let _ = (root, policy, from, options, visitor);
-    todo!()
+    walk(root, policy, from, options, visitor)
 }

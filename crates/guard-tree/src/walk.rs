@@ -1,1 +1,411 @@
 //! The workers of a scan.
+//!
+//! Directories wait on one stack. A worker takes the newest, opens it beneath the
+//! root (or beneath the directory that it had before, if that is its parent), lists
+//! it and looks at its entries relative to its handle. At no time does a worker hold more
+//! than two directories open, however deep a tree is.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use guard_model::baseline::Role;
+use guard_model::{Class, Entry, Kind, Observed, Policy, RelPath};
+use guard_sys::dir::Listing;
+use guard_sys::open::{self, How};
+use guard_sys::priority::set_disk_idle;
+use guard_sys::read::CacheUse;
+use guard_sys::stat::{self, FileType};
+
+use crate::literals::Literals;
+use crate::observe::{Control, Observer, Sight, is_absence, why};
+use crate::pace::{Pace, Throttle};
+use crate::passage::Search;
+use crate::stack::Stack;
+use crate::tally::Tally;
+use crate::{Content, Root, ScanContent, ScanOptions, ScanReport, TreeError, Visitor};
+
+/// Longer paths are skipped, which is said. The kernel takes 4096 bytes at once; nobody
+/// but somebody who wants to wear a scanner out goes to sixteen times as much.
+const LONGEST_PATH: usize = 64 << 10;
+
+/// The passages of the unprotected part that a directory lies in.
+type Passages = Arc<HashSet<RelPath>>;
+
+/// A directory to be looked at.
+struct Task {
+    path: RelPath,
+    class: Class,
+    /// `None` in the protected part.
+    passages: Option<Passages>,
+    /// The mount it lies on.
+    mount: Option<u64>,
+    /// For the directory that the scan starts from: how it is to be reported itself.
+    start: Option<(Role, Observed)>,
+}
+
+/// What all workers of a scan have in common.
+struct Scan<'a, V> {
+    root: &'a Root,
+    policy: &'a Policy,
+    content: ScanContent,
+    visitor: &'a V,
+    literals: Literals,
+    control: Control<'a>,
+    stack: Stack<Task>,
+    failed: Mutex<Option<TreeError>>,
+    report: Mutex<ScanReport>,
+}
+
+pub(crate) fn walk<V: Visitor>(
+    root: &Root,
+    policy: &Policy,
+    from: &RelPath,
+    options: &ScanOptions<'_>,
+    visitor: &V,
+) -> Result<ScanReport, TreeError> {
+    let throttle = options.pace.map(Throttle::new);
+    let scan = Scan {
+        root,
+        policy,
+        content: options.content,
+        visitor,
+        literals: if from.is_root() { Literals::of(policy) } else { Literals::default() },
+        control: Control {
+            cancel: Some(options.cancel),
+            progress: Some(options.progress),
+            throttle: throttle.as_ref(),
+        },
+        stack: Stack::default(),
+        failed: Mutex::default(),
+        report: Mutex::default(),
+    };
+    if scan.begin(from)? {
+        scan.work(options.workers.max(1), options.pace.is_some())?;
+    }
+    let mut report = scan.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.skipped.sort();
+    report.skipped.dedup();
+    report.unmatched = scan.literals.unmatched(root);
+    Ok(report)
+}
+
+impl<V: Visitor> Scan<'_, V> {
+    /// Puts `from` on the stack, or reports it at once where it is no directory. False where
+    /// there is nothing more to do.
+    fn begin(&self, from: &RelPath) -> Result<bool, TreeError> {
+        let sight = self.root.sight(from, Content::Skip, self.control);
+        let is_dir = match &sight.observed {
+            Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => e.kind == Kind::Directory,
+            // What is not there was a directory, or nobody would scan from it.
+            Observed::Absent | Observed::Unreadable { entry: None, .. } => true,
+        };
+        let class =
+            if from.is_root() { self.policy.root_class() } else { self.policy.classify(from, is_dir) };
+        let mut worker = Worker::new(self, CacheUse::Ordinary);
+        let mut passages = None;
+        let role = match role_of(class) {
+            Some(role) => role,
+            None if is_dir && matches!(class, Class::Unprotected | Class::Ignored) => {
+                let found = worker.search(from, class)?;
+                if !from.is_root() && !found.contains(from) {
+                    return Ok(false);
+                }
+                passages = Some(found);
+                Role::Passage
+            }
+            None => return Ok(false),
+        };
+        if is_dir && matches!(sight.observed, Observed::Present(_)) && role != Role::WritableTop {
+            let start = Some((role, sight.observed));
+            self.stack.push(Task { path: from.clone(), class, passages, mount: sight.mount, start });
+            worker.hand_in();
+            return Ok(true);
+        }
+        let mut dir = self.visitor.enter(from);
+        let observed = match sight.observed {
+            Observed::Present(e) if e.kind == Kind::File => {
+                let expected = worker.expected(&dir, from, FileType::RegularFile);
+                self.root
+                    .sight(from, worker.content(FileType::RegularFile, expected.as_ref()), self.control)
+                    .observed
+            }
+            other => other,
+        };
+        worker.tell(&mut dir, from.clone(), class, role, observed);
+        self.visitor.leave(dir, from);
+        worker.hand_in();
+        Ok(false)
+    }
+
+    fn work(&self, workers: usize, paced: bool) -> Result<(), TreeError> {
+        let run = || {
+            let cache = if paced {
+                // A wish: without it the pace still holds.
+                if let Err(e) = set_disk_idle() {
+                    tracing::debug!(error = %e, "no idle disk priority for a scan");
+                }
+                CacheUse::LeaveAsFound
+            } else {
+                CacheUse::Ordinary
+            };
+            let mut worker = Worker::new(self, cache);
+            while let Some((task, _busy)) = self.stack.take() {
+                if let Err(e) = worker.directory(task) {
+                    lock(&self.failed).get_or_insert(e);
+                    self.stack.stop();
+                }
+            }
+            worker.hand_in();
+        };
+        thread::scope(|scope| {
+            for n in 0..workers {
+                let named = thread::Builder::new().name(format!("scan-{n}"));
+                match named.spawn_scoped(scope, run) {
+                    Ok(_) => {}
+                    // Fewer do it too.
+                    Err(e) if n > 0 => {
+                        tracing::warn!(error = %e, workers = n, "fewer threads for a scan");
+                        return Ok(());
+                    }
+                    Err(source) => {
+                        let path = self.root.path().to_owned();
+                        return Err(TreeError::Io { operation: "start a thread to scan", path, source });
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        lock(&self.failed).take().map_or(Ok(()), Err)
+    }
+}
+
+/// One thread's part in a scan.
+struct Worker<'s, 'a, V> {
+    scan: &'s Scan<'a, V>,
+    observer: Observer<'a>,
+    listing: Listing,
+    /// For the search for passages, which happens while `listing` is gone through.
+    second: Listing,
+    /// The directory that was looked at last.
+    last: Option<(RelPath, OwnedFd)>,
+    tally: Tally,
+}
+
+impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
+    fn new(scan: &'s Scan<'a, V>, cache: CacheUse) -> Self {
+        Self {
+            scan,
+            observer: Observer::new(cache, scan.control),
+            listing: Listing::default(),
+            second: Listing::default(),
+            last: None,
+            tally: Tally::default(),
+        }
+    }
+
+    fn directory(&mut self, task: Task) -> Result<(), TreeError> {
+        let Task { path, class, passages, mount, start } = task;
+        let fd = match self.open(&path).and_then(|fd| self.listing.read(fd.as_fd()).map(|()| fd)) {
+            Ok(fd) => fd,
+            Err(e) if is_absence(&e) => {
+                // It went away since it was found: with all its children.
+                let mut dir = self.scan.visitor.enter(&path);
+                if let Some((role, _)) = start {
+                    self.tell(&mut dir, path.clone(), class, role, Observed::Absent);
+                }
+                self.scan.visitor.leave(dir, &path);
+                return Ok(());
+            }
+            Err(source) if start.is_some() => {
+                return Err(TreeError::Io {
+                    operation: "list",
+                    path: self.scan.root.absolute(&path),
+                    source,
+                });
+            }
+            Err(e) => {
+                self.tally.skip(path, why("list", &e));
+                return Ok(());
+            }
+        };
+        let mut dir = self.scan.visitor.enter(&path);
+        if let Some((role, observed)) = start {
+            self.tell(&mut dir, path.clone(), class, role, observed);
+        }
+        let listing = std::mem::take(&mut self.listing);
+        let here = Here { path: &path, fd: fd.as_fd(), class, passages: passages.as_ref(), mount };
+        let done = listing.iter().try_for_each(|(name, kind)| self.entry(&mut dir, &here, name, kind));
+        self.listing = listing;
+        done?;
+        self.scan.visitor.leave(dir, &path);
+        self.last = Some((path, fd));
+        Ok(())
+    }
+
+    fn open(&mut self, path: &RelPath) -> io::Result<OwnedFd> {
+        match self.last.take() {
+            Some((last, fd)) if path.parent().is_some_and(|p| p == last) => {
+                open::child(fd.as_fd(), path.name(), How::List)
+            }
+            _ => self.scan.root.open_beneath(path, How::List),
+        }
+    }
+
+    fn entry(
+        &mut self,
+        dir: &mut V::Dir,
+        here: &Here<'_>,
+        name: &[u8],
+        listed: FileType,
+    ) -> Result<(), TreeError> {
+        let control = self.scan.control;
+        if control.is_cancelled() {
+            return Err(TreeError::Cancelled);
+        }
+        // No name in a directory has a slash or a NUL in it.
+        let Ok(path) = here.path.join(name) else { return Ok(()) };
+        if path.as_bytes().len() > LONGEST_PATH {
+            self.tally.skip(here.path.clone(), format!("holds paths of more than {LONGEST_PATH} bytes"));
+            return Ok(());
+        }
+        let listed = match listed {
+            FileType::Unknown => match stat::child(here.fd, name) {
+                Ok(stat) => stat.kind,
+                Err(_) => FileType::Unknown,
+            },
+            kind => kind,
+        };
+        let mut is_dir = listed == FileType::Directory;
+        self.scan.literals.note(name, is_dir);
+        let Some(mut place) = self.place(here, &path, is_dir)? else { return Ok(()) };
+        if let Some(throttle) = control.throttle {
+            throttle.charge(Pace::ENTRY_COST, control.cancel);
+        }
+        let expected = self.expected(dir, &path, listed);
+        let mut sight = self.observer.child(here.fd, name, self.content(listed, expected.as_ref()));
+        if let Some(kind) = sight.kind() {
+            // Replaced by another kind since it was listed?
+            if (kind == Kind::Directory) != is_dir {
+                is_dir = !is_dir;
+                let Some(now) = self.place(here, &path, is_dir)? else { return Ok(()) };
+                place = now;
+            }
+            if kind == Kind::File && listed != FileType::RegularFile {
+                let expected = self.expected(dir, &path, FileType::RegularFile);
+                let content = self.content(FileType::RegularFile, expected.as_ref());
+                sight = self.observer.child(here.fd, name, content);
+            }
+        }
+        if matches!(sight.observed, Observed::Absent) {
+            return Ok(()); // Gone since it was listed, like what was never there.
+        }
+        if control.is_cancelled() {
+            return Err(TreeError::Cancelled); // Perhaps while it was read.
+        }
+        if sight.mount.is_some_and(|m| here.mount.is_some_and(|h| h != m)) {
+            self.tally.skip(path.clone(), "lies on another mount".to_owned());
+        }
+        let descend =
+            is_dir && place.role != Role::WritableTop && matches!(sight.observed, Observed::Present(_));
+        let task = descend.then(|| Task {
+            path: path.clone(),
+            class: place.class,
+            passages: place.passages,
+            mount: sight.mount,
+            start: None,
+        });
+        self.tell(dir, path, place.class, place.role, sight.observed);
+        task.into_iter().for_each(|task| self.scan.stack.push(task));
+        Ok(())
+    }
+
+    /// How a path is to be reported; `None` for not at all.
+    fn place(&mut self, here: &Here<'_>, path: &RelPath, is_dir: bool) -> Result<Option<Place>, TreeError> {
+        let class = self.scan.policy.child(here.class, path, is_dir);
+        if let Some(role) = role_of(class) {
+            return Ok(Some(Place { class, role, passages: None }));
+        }
+        if !is_dir || class == Class::Writable {
+            return Ok(None);
+        }
+        let passages = match here.passages {
+            Some(passages) => Arc::clone(passages),
+            None => self.search(path, class)?,
+        };
+        let leads = passages.contains(path);
+        Ok(leads.then_some(Place { class, role: Role::Passage, passages: Some(passages) }))
+    }
+
+    fn search(&mut self, top: &RelPath, class: Class) -> Result<Passages, TreeError> {
+        let scan = self.scan;
+        let search =
+            Search { root: scan.root, policy: scan.policy, literals: &scan.literals, control: scan.control };
+        search.below(top, class, &mut self.second, &mut self.tally.skipped).map(Arc::new)
+    }
+
+    fn expected(&self, dir: &V::Dir, path: &RelPath, listed: FileType) -> Option<Entry> {
+        let asked = self.scan.content == ScanContent::WhereDiffers && listed == FileType::RegularFile;
+        if asked { self.scan.visitor.expected(dir, path) } else { None }
+    }
+
+    fn content<'e>(&self, listed: FileType, expected: Option<&'e Entry>) -> Content<'e> {
+        match (self.scan.content, expected) {
+            _ if listed != FileType::RegularFile => Content::Skip,
+            (ScanContent::None, _) => Content::Skip,
+            (ScanContent::WhereDiffers, Some(expected)) => Content::IfDiffers(expected),
+            (ScanContent::WhereDiffers, None) | (ScanContent::All, _) => Content::Read,
+        }
+    }
+
+    fn tell(&mut self, dir: &mut V::Dir, path: RelPath, class: Class, role: Role, observed: Observed) {
+        self.tally.count(role, &observed, self.scan.control.progress);
+        self.scan.visitor.found(dir, path, class, role, observed);
+    }
+
+    /// Adds what this worker counted to the report.
+    fn hand_in(self) {
+        self.tally.add_to(&mut lock(&self.scan.report));
+    }
+}
+
+/// The directory whose entries are being looked at.
+struct Here<'d> {
+    path: &'d RelPath,
+    fd: BorrowedFd<'d>,
+    class: Class,
+    passages: Option<&'d Passages>,
+    mount: Option<u64>,
+}
+
+/// How an entry is reported.
+struct Place {
+    class: Class,
+    role: Role,
+    passages: Option<Passages>,
+}
+
+fn role_of(class: Class) -> Option<Role> {
+    match class {
+        Class::Protected { sensitive: true } => Some(Role::Sensitive),
+        Class::Protected { sensitive: false } => Some(Role::Protected),
+        Class::WritableTop => Some(Role::WritableTop),
+        Class::Writable | Class::Ignored | Class::Unprotected => None,
+    }
+}
+
+impl Sight {
+    fn kind(&self) -> Option<Kind> {
+        match &self.observed {
+            Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => Some(e.kind),
+            Observed::Absent | Observed::Unreadable { entry: None, .. } => None,
+        }
+    }
+}
+
+/// A worker that panicked leaves nothing half-done behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

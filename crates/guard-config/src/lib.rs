@@ -17,6 +17,8 @@ mod parse;
 mod patterns;
 mod place;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod section;
 mod suggest;
 mod syntax;

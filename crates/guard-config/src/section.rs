@@ -22,9 +22,10 @@ use crate::suggest;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
     pub(crate) name: &'static str,
-    /// The type in words: `text`, `path`, `duration`, `number`, `list of text`, `table`.
+    /// The type in words: `path`, `choice`, `duration`, `number`, `list of text`, `table`.
     pub(crate) kind: &'static str,
     /// As TOML; `required`, or `none` where absence has a meaning of its own.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the reference in docs is tested against it"))]
     pub(crate) default: &'static str,
     /// A value as TOML, for messages that say what to write.
     pub(crate) example: &'static str,

@@ -304,6 +304,36 @@ pub enum Event {
     Unknown,
 }
 
+impl Event {
+    /// The event's name, as the ledger's `event` field has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DaemonStarted { .. } => "daemon_started",
+            Self::DaemonStopped { .. } => "daemon_stopped",
+            Self::Configuration { .. } => "configuration",
+            Self::Call { .. } => "call",
+            Self::Locked { .. } => "locked",
+            Self::LockRepaired { .. } => "lock_repaired",
+            Self::WindowOpened { .. } => "window_opened",
+            Self::WindowChange { .. } => "window_change",
+            Self::WindowClosed { .. } => "window_closed",
+            Self::AlertOpened { .. } => "alert_opened",
+            Self::AlertGrew { .. } => "alert_grew",
+            Self::AlertAcknowledged { .. } => "alert_acknowledged",
+            Self::AlertSettled { .. } => "alert_settled",
+            Self::Accepted { .. } => "accepted",
+            Self::GapOpened { .. } => "gap_opened",
+            Self::GapClosed { .. } => "gap_closed",
+            Self::RehashFinished { .. } => "rehash_finished",
+            Self::Recovered { .. } => "recovered",
+            Self::Sink { .. } => "sink",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What a checkpoint with this number and predecessor signs.
 #[must_use]
 pub fn checkpoint_text(seq: u64, prev: &Digest) -> String {
@@ -430,6 +460,19 @@ mod tests {
     #[test]
     fn a_whole_chain_verifies() {
         assert_eq!(verify(&lines(5)).unwrap().seq, 5);
+    }
+
+    #[test]
+    fn an_event_is_named_as_it_is_written() {
+        let events = [
+            Event::DaemonStopped { reason: String::new() },
+            Event::AlertSettled { alert: 1, paths: vec![], how: String::new(), reviewed: false },
+            Event::Checkpoint { signature: String::new() },
+            Event::Sink { sink: String::new(), healthy: true, error: None },
+        ];
+        for event in events {
+            assert_eq!(serde_json::to_value(&event).unwrap()["event"], event.name());
+        }
     }
 
     #[test]

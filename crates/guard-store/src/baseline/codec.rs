@@ -1,0 +1,243 @@
+//! The compact form of a baseline record.
+//!
+//! A row is a key (parent directory, name) and a body (everything else).
+//! Integers are LEB128, signed ones zigzagged first; byte strings are a length
+//! and the bytes. Whatever bytes come in, decoding ends in a record or in a
+//! [`Malformed`], and never allocates more than there is input.
+
+use guard_model::baseline::{BaselineRecord, Role};
+use guard_model::seal::Skip;
+use guard_model::{Digest, Entry, Kind, RelPath, Stamp};
+
+/// What is wrong with encoded bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) &'static str);
+
+type Decoded<T> = Result<T, Malformed>;
+
+/// Where a record stands in the order of `records`: all children of a directory together.
+pub(super) type Key<'a> = (&'a [u8], &'a [u8]);
+
+/// The key of a path; the root stands first of all.
+pub(super) fn key_of(path: &RelPath) -> Key<'_> {
+    let bytes = path.as_bytes();
+    let name = path.name();
+    let parent = bytes.len().saturating_sub(name.len() + 1);
+    (bytes.get(..parent).unwrap_or_default(), name)
+}
+
+/// The path of a key.
+pub(super) fn path_of((parent, name): Key<'_>) -> Decoded<RelPath> {
+    let bad = Malformed("a path that leaves the root");
+    if name.is_empty() {
+        return if parent.is_empty() { Ok(RelPath::root()) } else { Err(bad) };
+    }
+    RelPath::from_bytes(parent).ok().and_then(|p| p.join(name).ok()).ok_or(bad)
+}
+
+pub(super) fn put_number(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_signed(out: &mut Vec<u8>, n: i64) {
+    put_number(out, ((n << 1) ^ (n >> 63)).cast_unsigned());
+}
+
+/// Bytes being decoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
+
+impl<'a> Input<'a> {
+    pub(super) fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn byte(&mut self) -> Decoded<u8> {
+        let (&first, rest) = self.0.split_first().ok_or(Malformed("the bytes end early"))?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Decoded<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(count).ok_or(Malformed("the bytes end early"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    pub(super) fn number(&mut self) -> Decoded<u64> {
+        let mut n = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            n |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(n);
+            }
+        }
+        Err(Malformed("a number that is too large"))
+    }
+
+    fn number32(&mut self) -> Decoded<u32> {
+        u32::try_from(self.number()?).map_err(|_| Malformed("a number that is too large"))
+    }
+
+    fn signed(&mut self) -> Decoded<i64> {
+        let n = self.number()?;
+        Ok((n >> 1).cast_signed() ^ -(n & 1).cast_signed())
+    }
+
+    pub(super) fn bytes(&mut self) -> Decoded<&'a [u8]> {
+        let count = usize::try_from(self.number()?).map_err(|_| Malformed("a length that is too large"))?;
+        self.take(count)
+    }
+
+    fn stamp(&mut self) -> Decoded<Stamp> {
+        Ok(Stamp { sec: self.signed()?, nsec: self.number32()? })
+    }
+
+    pub(super) fn digest(&mut self) -> Decoded<Digest> {
+        let bytes = self.take(32)?.try_into().map_err(|_| Malformed("the bytes end early"))?;
+        Ok(Digest(bytes))
+    }
+}
+
+const KINDS: [Kind; 7] = [
+    Kind::File,
+    Kind::Directory,
+    Kind::Symlink,
+    Kind::Fifo,
+    Kind::Socket,
+    Kind::CharDevice,
+    Kind::BlockDevice,
+];
+const ROLES: [Role; 4] = [Role::Protected, Role::Sensitive, Role::WritableTop, Role::Passage];
+const SKIPS: [Skip; 5] =
+    [Skip::Symlink, Skip::Special, Skip::HardLinkOutside, Skip::HoldsWritable, Skip::NotPermitted];
+
+const SEALED: u8 = 1;
+const HAS_SKIP: u8 = 2;
+const HAS_TARGET: u8 = 4;
+const HAS_XATTRS: u8 = 8;
+const HAS_SHA256: u8 = 16;
+const HAS_RDEV: u8 = 32;
+const HAS_FLAGS: u8 = 64;
+
+fn index_in<T: PartialEq>(list: &[T], item: &T) -> u8 {
+    list.iter().position(|x| x == item).map_or(u8::MAX, |i| u8::try_from(i).unwrap_or(u8::MAX))
+}
+
+fn item_of<T: Copy>(list: &[T], index: u8, what: &'static str) -> Decoded<T> {
+    list.get(usize::from(index)).copied().ok_or(Malformed(what))
+}
+
+/// Everything of a record but its path.
+pub(super) fn put_body(out: &mut Vec<u8>, record: &BaselineRecord) {
+    let e = &record.entry;
+    let mut has = 0;
+    let mut note = |condition: bool, bit: u8| has |= if condition { bit } else { 0 };
+    note(record.sealed, SEALED);
+    note(record.skip.is_some(), HAS_SKIP);
+    note(e.target.is_some(), HAS_TARGET);
+    note(!e.xattrs.is_empty(), HAS_XATTRS);
+    note(e.sha256.is_some(), HAS_SHA256);
+    note(e.rdev != 0, HAS_RDEV);
+    note(e.flags != 0, HAS_FLAGS);
+    out.push(has);
+    out.push(index_in(&KINDS, &e.kind) | index_in(&ROLES, &record.role) << 4);
+    if let Some(skip) = record.skip {
+        out.push(index_in(&SKIPS, &skip));
+    }
+    for n in [u64::from(e.mode), e.uid.into(), e.gid.into(), e.size] {
+        put_number(out, n);
+    }
+    for stamp in [e.mtime, e.ctime] {
+        put_signed(out, stamp.sec);
+        put_number(out, stamp.nsec.into());
+    }
+    for n in [e.dev, e.ino, e.nlink.into()] {
+        put_number(out, n);
+    }
+    if e.rdev != 0 {
+        put_number(out, e.rdev);
+    }
+    if e.flags != 0 {
+        put_number(out, e.flags.into());
+    }
+    if let Some(target) = &e.target {
+        put_bytes(out, target);
+    }
+    if !e.xattrs.is_empty() {
+        put_number(out, e.xattrs.len() as u64);
+        for (name, value) in &e.xattrs {
+            put_bytes(out, name);
+            put_bytes(out, value);
+        }
+    }
+    if let Some(digest) = e.sha256 {
+        out.extend_from_slice(&digest.0);
+    }
+}
+
+/// The inverse of [`put_body`]; `body` must hold nothing else.
+pub(super) fn record(key: Key<'_>, body: &[u8]) -> Decoded<BaselineRecord> {
+    let mut input = Input(body);
+    let has = input.byte()?;
+    let kinds = input.byte()?;
+    let skip = match has & HAS_SKIP {
+        0 => None,
+        _ => Some(item_of(&SKIPS, input.byte()?, "an unknown reason to skip")?),
+    };
+    let (mode, uid, gid) = (input.number32()?, input.number32()?, input.number32()?);
+    let size = input.number()?;
+    let (mtime, ctime) = (input.stamp()?, input.stamp()?);
+    let (dev, ino, nlink) = (input.number()?, input.number()?, input.number32()?);
+    let rdev = if has & HAS_RDEV == 0 { 0 } else { input.number()? };
+    let flags = if has & HAS_FLAGS == 0 { 0 } else { input.number32()? };
+    let target = if has & HAS_TARGET == 0 { None } else { Some(input.bytes()?.to_vec()) };
+    let mut xattrs = Vec::new();
+    if has & HAS_XATTRS != 0 {
+        // No allocation by the announced count: it may be a lie.
+        for _ in 0..input.number()? {
+            xattrs.push((input.bytes()?.to_vec(), input.bytes()?.to_vec()));
+        }
+    }
+    let sha256 = if has & HAS_SHA256 == 0 { None } else { Some(input.digest()?) };
+    if !input.is_empty() {
+        return Err(Malformed("bytes behind a record"));
+    }
+    Ok(BaselineRecord {
+        path: path_of(key)?,
+        role: item_of(&ROLES, kinds >> 4, "an unknown role")?,
+        sealed: has & SEALED != 0,
+        skip,
+        entry: Entry {
+            kind: item_of(&KINDS, kinds & 0xf, "an unknown type")?,
+            mode,
+            uid,
+            gid,
+            size,
+            mtime,
+            ctime,
+            dev,
+            ino,
+            nlink,
+            rdev,
+            flags,
+            target,
+            xattrs,
+            sha256,
+        },
+    })
+}

@@ -1,0 +1,197 @@
+//! Writing a generation: everything into `GEN.tmp`, then one rename.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use guard_model::baseline::{Ancestor, BaselineRecord, FileDigests, Manifest, Totals};
+use guard_model::policy::PatternText;
+use guard_model::{Digest, Seal, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use super::codec;
+use super::runs::Sorter;
+use super::table::Layout;
+use super::{MANIFEST, RECORDS, SIGNATURE, SUMS, UNDO, generations, sums};
+use crate::durable;
+use crate::error::{Damage, StoreError};
+use crate::keys::{HostKey, NAMESPACE_BASELINE};
+use crate::plan::Hashing;
+use crate::state_dir::{StateDir, make_dir};
+
+/// What a manifest says beyond what the records themselves add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestDraft {
+    /// When.
+    pub created_at: Timestamp,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The canonical root, escaped.
+    pub root: String,
+    /// The root's device and inode.
+    pub root_identity: (u64, u64),
+    /// The directories above the root, from `/` down.
+    pub ancestors: Vec<Ancestor>,
+    /// The policy it was taken by.
+    pub policy: PatternText,
+    /// What the configuration asks for.
+    pub seal: Seal,
+    /// What was done.
+    pub seal_done: Seal,
+    /// SHA-256 of the previous generation's manifest.
+    pub previous: Option<Digest>,
+}
+
+/// A generation that is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// What was signed.
+    pub manifest: Manifest,
+    /// SHA-256 of `manifest.json`, which names this baseline in ledger and lock file.
+    pub digest: Digest,
+    /// Where it lies.
+    pub dir: PathBuf,
+}
+
+/// Takes the records of a new generation. Dropped without
+/// [`BaselineWriter::finish`] it leaves nothing that counts.
+pub struct BaselineWriter {
+    environment: String,
+    generation: u64,
+    parent: PathBuf,
+    temporary: PathBuf,
+    target: PathBuf,
+    sorter: Sorter,
+}
+
+impl BaselineWriter {
+    /// Begins a generation of an environment.
+    ///
+    /// # Errors
+    /// [`StoreError::BaselineExists`], [`StoreError::BadName`], [`StoreError::Io`].
+    pub fn create(state: &StateDir, environment: &str, generation: u64) -> Result<Self, StoreError> {
+        let parent = state.baselines_of(environment)?;
+        make_dir(&parent, 0o700)?;
+        generations::remove_leftovers(&parent)?;
+        let target = state.generation(environment, generation)?;
+        if target.symlink_metadata().is_ok() {
+            return Err(StoreError::BaselineExists { environment: environment.to_owned(), generation });
+        }
+        let temporary = parent.join(format!("{generation}.tmp"));
+        make_dir(&temporary, 0o700)?;
+        let sorter = Sorter::new(&temporary);
+        Ok(Self { environment: environment.to_owned(), generation, parent, temporary, target, sorter })
+    }
+
+    /// Takes one record, in any order. A path that comes again replaces what was
+    /// pushed for it before.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn push(&mut self, record: &BaselineRecord) -> Result<(), StoreError> {
+        self.sorter.push(record)
+    }
+
+    /// Writes the generation's files, signs the manifest and commits it all.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Sign`]; then nothing was committed.
+    pub fn finish(self, draft: ManifestDraft, key: &HostKey) -> Result<Committed, StoreError> {
+        let dir = &self.temporary;
+        let (digests, totals) = write_records(dir, self.sorter)?;
+        let manifest = Manifest {
+            format: 1,
+            environment: self.environment,
+            generation: self.generation,
+            created_at: draft.created_at,
+            by: draft.by,
+            reason: draft.reason,
+            root: draft.root,
+            root_identity: draft.root_identity,
+            ancestors: draft.ancestors,
+            policy: draft.policy,
+            seal: draft.seal,
+            seal_done: draft.seal_done,
+            totals,
+            digests,
+            previous: draft.previous,
+        };
+        let mut text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|source| StoreError::Json { what: "a manifest", source })?;
+        text.push(b'\n');
+        let armour = key.sign(NAMESPACE_BASELINE, &text)?;
+        write_whole(&dir.join(MANIFEST), &text)?;
+        write_whole(&dir.join(SIGNATURE), armour.as_bytes())?;
+        durable::sync_dir(dir)?;
+        std::fs::rename(dir, &self.target).map_err(StoreError::io("rename", dir))?;
+        durable::sync_dir(&self.parent)?;
+        let digest = Digest(Sha256::digest(&text).into());
+        Ok(Committed { manifest, digest, dir: self.target })
+    }
+}
+
+fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, Totals), StoreError> {
+    let mut records = Output::create(dir.join(RECORDS))?;
+    let mut undo = Output::create(dir.join(UNDO))?;
+    let mut sha256sums = Output::create(dir.join(SUMS))?;
+    let mut totals = Totals::default();
+    let mut layout = Layout::default();
+    let mut line = Vec::new();
+    let mut merge = sorter.finish()?;
+    records.write(layout.begin())?;
+    while let Some(row) = merge.next()? {
+        let record = codec::record(row.key(), &row.body)
+            .map_err(|e| StoreError::damaged(dir, Damage::Format { what: e.0, at: 0 }))?;
+        totals.add(&record.entry);
+        line.clear();
+        serde_json::to_writer(&mut line, &record)
+            .map_err(|source| StoreError::Json { what: "a baseline record", source })?;
+        line.push(b'\n');
+        undo.write(&line)?;
+        line.clear();
+        sums::put_line(&mut line, &record);
+        sha256sums.write(&line)?;
+        if let Some(block) = layout.push(&row) {
+            records.write(&block)?;
+        }
+    }
+    let (last, end) = layout.finish();
+    records.write(&last.unwrap_or_default())?;
+    records.write(&end)?;
+    merge.remove_runs()?;
+    let digests =
+        FileDigests { sha256sums: sha256sums.finish()?, undo: undo.finish()?, records: records.finish()? };
+    Ok((digests, totals))
+}
+
+/// A file being written and hashed.
+struct Output {
+    path: PathBuf,
+    to: Hashing<BufWriter<File>>,
+}
+
+impl Output {
+    fn create(path: PathBuf) -> Result<Self, StoreError> {
+        let file = durable::create_new(&path, 0o600)?;
+        Ok(Self { path, to: Hashing { to: BufWriter::with_capacity(64 * 1024, file), hash: Sha256::new() } })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.to.write_all(bytes).map_err(StoreError::io("write", &self.path))
+    }
+
+    fn finish(self) -> Result<Digest, StoreError> {
+        let Hashing { to, hash } = self.to;
+        let file = to.into_inner().map_err(|e| StoreError::io("write", &self.path)(e.into_error()))?;
+        file.sync_all().map_err(StoreError::io("fsync", &self.path))?;
+        Ok(Digest(hash.finalize().into()))
+    }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = durable::create_new(path, 0o600)?;
+    file.write_all(bytes).map_err(StoreError::io("write", path))?;
+    file.sync_all().map_err(StoreError::io("fsync", path))
+}

@@ -1,0 +1,103 @@
+//! Files that are on the disk when the call returns, and files that are read
+//! without trusting what stands at their name.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Damage, StoreError};
+
+/// Makes a new file with exactly these permission bits, whatever the umask.
+///
+/// Fails where anything, even a dangling link, stands at the name.
+pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File, StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(bits(OFlags::NOFOLLOW))
+        .open(path)
+        .map_err(StoreError::io("create", path))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(StoreError::sys("set the mode of", path))?;
+    Ok(file)
+}
+
+/// Opens a regular file to read it; never follows a link and never waits for a fifo.
+pub(crate) fn open_regular(path: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(bits(OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY))
+        .open(path)
+        .map_err(StoreError::io("open", path))?;
+    let meta = file.metadata().map_err(StoreError::io("examine", path))?;
+    if !meta.is_file() {
+        return Err(StoreError::damaged(path, Damage::NotAFile));
+    }
+    Ok(file)
+}
+
+/// Reads a whole regular file of at most `limit` bytes.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
+    read_opened(&open_regular(path)?, path, limit)
+}
+
+/// Reads a whole file of at most `limit` bytes from an open handle.
+pub(crate) fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    let mut limited = file.take(limit.saturating_add(1));
+    limited.read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(StoreError::damaged(path, Damage::TooLarge { limit }));
+    }
+    Ok(bytes)
+}
+
+/// Replaces `dir/name` as a whole: readers see the old or the new content.
+pub(crate) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = dir.join(format!(".{name}.new"));
+    let target = dir.join(name);
+    remove_if_there(&temporary)?;
+    let mut file = create_new(&temporary, mode)?;
+    file.write_all(bytes).map_err(StoreError::io("write", &temporary))?;
+    file.sync_all().map_err(StoreError::io("fsync", &temporary))?;
+    std::fs::rename(&temporary, &target).map_err(StoreError::io("replace", &target))?;
+    sync_dir(dir)
+}
+
+/// Removes a file; that it is not there is no error.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    let handle = File::open(dir).map_err(StoreError::io("open", dir))?;
+    handle.sync_all().map_err(StoreError::io("fsync", dir))
+}
+
+fn bits(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
+}
+
+/// Reads a file from a position of its own, so that readers of one handle do
+/// not disturb each other.
+pub(crate) struct ReadAt {
+    pub(crate) file: Arc<File>,
+    pub(crate) at: u64,
+}
+
+impl Read for ReadAt {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,416 @@
+//! The thread that writes the ledger.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use guard_model::ledger::{Event, Head, Record, checkpoint_text, line_hash};
+use guard_model::{Digest, Timestamp};
+
+use crate::error::StoreError;
+use crate::index::{IndexWriter, Located};
+use crate::keys::{HostKey, NAMESPACE_LEDGER};
+use crate::ledger::append::Appender;
+use crate::ledger::breaks::{BreakCause, LedgerBreak};
+use crate::ledger::segments::{ROTATE_AT, Segment};
+use crate::ledger::{CHECKPOINT_EVERY, Marks, Shared, pieces, recover};
+use crate::state_dir::StateDir;
+
+/// Requests that share one write at most.
+const GROUP: usize = 256;
+
+/// A record without a checkpoint after it gets one after this time.
+const SIGN_AFTER: Duration = Duration::from_secs(3600);
+
+/// How soon the index and the reserve are tried again after a failure.
+const REPAIR_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) struct Request {
+    pub(super) environment: Option<String>,
+    pub(super) events: Vec<Event>,
+    pub(super) done: Box<dyn FnOnce(Result<Vec<Record>, StoreError>) + Send>,
+}
+
+pub(super) enum Message {
+    Append(Request),
+    Stop(SyncSender<Result<Head, StoreError>>),
+}
+
+/// The end of the chain, from which the next record is made.
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    head: Head,
+    /// Records since the last checkpoint.
+    unsigned: u64,
+}
+
+pub(super) struct Writer {
+    state: StateDir,
+    key: HostKey,
+    clock: Box<dyn Fn() -> Timestamp + Send>,
+    chain: Chain,
+    /// When the first record without a checkpoint was written.
+    unsigned_since: Option<Instant>,
+    file: Appender,
+    index: IndexWriter,
+    shared: Arc<Shared>,
+}
+
+/// Lines about to be written and what each of them says.
+struct Batch {
+    chain: Chain,
+    bytes: Vec<u8>,
+    /// Record, and where its line lies in `bytes`.
+    records: Vec<(Record, std::ops::Range<usize>)>,
+}
+
+impl Batch {
+    /// Chains a record on; a checkpoint comes first where one is due.
+    fn add(
+        &mut self,
+        writer: &Writer,
+        environment: Option<&String>,
+        event: Event,
+    ) -> Result<usize, StoreError> {
+        if self.chain.unsigned + 1 >= CHECKPOINT_EVERY {
+            self.add_checkpoint(writer)?;
+        }
+        self.chain.unsigned += 1;
+        self.push(writer, environment.cloned(), event)
+    }
+
+    fn add_checkpoint(&mut self, writer: &Writer) -> Result<(), StoreError> {
+        let text = checkpoint_text(self.chain.head.seq + 1, &self.chain.head.hash);
+        let signature = writer.key.sign(NAMESPACE_LEDGER, text.as_bytes())?;
+        self.chain.unsigned = 0;
+        self.push(writer, None, Event::Checkpoint { signature }).map(|_| ())
+    }
+
+    fn push(
+        &mut self,
+        writer: &Writer,
+        environment: Option<String>,
+        event: Event,
+    ) -> Result<usize, StoreError> {
+        let record = Record {
+            seq: self.chain.head.seq + 1,
+            at: (writer.clock)(),
+            prev: self.chain.head.hash,
+            environment,
+            event,
+        };
+        let start = self.bytes.len();
+        serde_json::to_writer(&mut self.bytes, &record)
+            .map_err(|source| StoreError::Json { what: "a ledger record", source })?;
+        let end = self.bytes.len();
+        self.chain.head =
+            Head { seq: record.seq, hash: line_hash(self.bytes.get(start..end).unwrap_or_default()) };
+        self.bytes.push(b'\n');
+        self.records.push((record, start..end));
+        Ok(self.records.len() - 1)
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        state: &StateDir,
+        key: HostKey,
+        clock: Box<dyn Fn() -> Timestamp + Send>,
+        found: recover::Found,
+        index: IndexWriter,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StoreError> {
+        let file = match found.segments.last() {
+            Some(last) if !found.new_segment => Appender::resume(last.clone(), found.length)?,
+            _ => Appender::create(&state.ledger(), found.head.seq + 1)?,
+        };
+        let writer = Self {
+            state: state.clone(),
+            key,
+            clock,
+            chain: Chain { head: found.head, unsigned: found.unsigned },
+            unsigned_since: (found.unsigned > 0).then(Instant::now),
+            file,
+            index,
+            shared,
+        };
+        if found.new_segment || found.segments.is_empty() {
+            writer.tell_new_segment();
+        }
+        writer.shared.lock().health.reserve = writer.file.reserve_state();
+        Ok(writer)
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Message>) {
+        loop {
+            let first = match self.wait() {
+                Some(wait) => inbox.recv_timeout(wait),
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let mut group = Vec::new();
+            let mut next = match first {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tend();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let stop = loop {
+                match next {
+                    Some(Message::Append(request)) => group.push(request),
+                    Some(Message::Stop(answer)) => break Some(answer),
+                    None => break None,
+                }
+                if group.len() >= GROUP {
+                    break None;
+                }
+                next = inbox.try_recv().ok();
+            };
+            self.commit(group);
+            if let Some(answer) = stop {
+                let result = self.checkpoint().map(|()| self.chain.head);
+                self.file.finish();
+                // Whoever asked may have gone; the ledger is closed all the same.
+                answer.send(result).unwrap_or_default();
+                return;
+            }
+        }
+    }
+
+    /// How long nothing needs to be done by itself.
+    fn wait(&self) -> Option<Duration> {
+        let ailing = {
+            let state = self.shared.lock();
+            state.health.index_error.is_some() || state.health.reserve.error.is_some()
+        };
+        let sign = self.unsigned_since.map(|t| SIGN_AFTER.saturating_sub(t.elapsed()));
+        if ailing { Some(sign.map_or(REPAIR_AFTER, |s| s.min(REPAIR_AFTER))) } else { sign }
+    }
+
+    /// What is to be done without anybody asking.
+    fn tend(&mut self) {
+        if self.unsigned_since.is_some_and(|t| t.elapsed() >= SIGN_AFTER) {
+            if let Err(error) = self.checkpoint() {
+                tracing::error!(%error, "cannot write a ledger checkpoint");
+                // Tried again after the same time, not at once and for ever.
+                self.unsigned_since = Some(Instant::now());
+            }
+        }
+        self.file.refill();
+        self.index_on(&[]);
+        self.shared.lock().health.reserve = self.file.reserve_state();
+    }
+
+    fn commit(&mut self, group: Vec<Request>) {
+        if group.is_empty() {
+            return;
+        }
+        let together: Vec<(Option<String>, Vec<Event>)> =
+            group.iter().map(|r| (r.environment.clone(), r.events.clone())).collect();
+        match self.write(&together) {
+            Ok(answers) => {
+                for (request, records) in group.into_iter().zip(answers) {
+                    (request.done)(Ok(records));
+                }
+            }
+            Err(_) if group.len() > 1 => {
+                // One that is too large for what is left of the disk must not take the others down.
+                for request in group {
+                    let one = [(request.environment, request.events)];
+                    let answer = self.write(&one).map(|mut answers| answers.pop().unwrap_or_default());
+                    (request.done)(answer.map_err(not_durable));
+                }
+            }
+            Err(e) => {
+                let source = Arc::new(e);
+                for request in group {
+                    (request.done)(Err(StoreError::NotDurable { source: Arc::clone(&source) }));
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.chain.unsigned == 0 {
+            return Ok(());
+        }
+        let mut batch = self.batch();
+        batch.add_checkpoint(self)?;
+        self.write_batch(batch).map_err(not_durable)
+    }
+
+    fn batch(&self) -> Batch {
+        Batch { chain: self.chain, bytes: Vec::new(), records: Vec::new() }
+    }
+
+    /// Writes what several callers want; answers with each caller's records.
+    fn write(&mut self, requests: &[(Option<String>, Vec<Event>)]) -> Result<Vec<Vec<Record>>, StoreError> {
+        self.look_after_file();
+        let mut batch = self.batch();
+        let mut places = Vec::with_capacity(requests.len());
+        for (environment, events) in requests {
+            let mut own = Vec::with_capacity(events.len());
+            for event in events {
+                let (event, rest) = pieces::split(event.clone());
+                let head = event.clone();
+                let place = batch.add(self, environment.as_ref(), event)?;
+                let seq = batch.records.get(place).map_or(0, |(r, _)| r.seq);
+                own.push(place);
+                for findings in rest {
+                    if let Some(more) = pieces::continuation(&head, seq, findings) {
+                        batch.add(self, environment.as_ref(), more)?;
+                    }
+                }
+            }
+            places.push(own);
+        }
+        let records: Vec<Record> = batch.records.iter().map(|(r, _)| r.clone()).collect();
+        self.write_batch(batch)?;
+        let pick = |own: Vec<usize>| own.into_iter().filter_map(|i| records.get(i).cloned()).collect();
+        Ok(places.into_iter().map(pick).collect())
+    }
+
+    /// On the disk, then in the index, then told.
+    fn write_batch(&mut self, batch: Batch) -> Result<(), StoreError> {
+        if batch.records.is_empty() {
+            return Ok(());
+        }
+        self.rotate();
+        let at = self.file.length();
+        if let Err(e) = self.file.append(&batch.bytes) {
+            let mut state = self.shared.lock();
+            state.health.write_error = Some(with_causes(&e));
+            state.health.reserve = self.file.reserve_state();
+            return Err(e);
+        }
+        self.chain = batch.chain;
+        match (self.chain.unsigned, self.unsigned_since) {
+            (0, _) => self.unsigned_since = None,
+            (_, None) => self.unsigned_since = Some(Instant::now()),
+            _ => {}
+        }
+        let segment = self.file.segment().first;
+        let located: Vec<Located> = batch
+            .records
+            .into_iter()
+            .map(|(record, place)| Located {
+                segment,
+                offset: at + place.start as u64,
+                length: place.len() as u64,
+                record,
+            })
+            .collect();
+        {
+            let mut state = self.shared.lock();
+            state.head = self.chain.head;
+            state.length = self.file.length();
+            for one in &located {
+                state.marks.note(one.record.seq, one.offset);
+            }
+            state.health.write_error = None;
+            state.health.reserve = self.file.reserve_state();
+        }
+        self.index_on(&located);
+        self.wake();
+        Ok(())
+    }
+
+    fn index_on(&mut self, located: &[Located]) {
+        let head = self.chain.head;
+        let outcome = self.index.catch_up(&self.state, located, head);
+        let mut state = self.shared.lock();
+        state.health.index_error = outcome.as_ref().err().map(with_causes);
+        drop(state);
+        if let Err(error) = outcome {
+            tracing::error!(error = with_causes(&error), "the index lags behind the ledger");
+        }
+    }
+
+    fn wake(&self) {
+        let mut state = self.shared.lock();
+        state
+            .wakes
+            .retain(|s| !matches!(s.try_send(()), Err(std::sync::mpsc::TrySendError::Disconnected(()))));
+        let hooks = std::mem::take(&mut state.hooks);
+        drop(state);
+        // Outside the lock: a hook may well ask for the head.
+        for hook in &hooks {
+            hook(self.chain.head);
+        }
+        let mut state = self.shared.lock();
+        let added = std::mem::replace(&mut state.hooks, hooks);
+        state.hooks.extend(added);
+    }
+
+    /// Goes on in a new file once this one is long; not while the disk is full,
+    /// because the reserve belongs to this one.
+    fn rotate(&mut self) {
+        if self.file.length() < ROTATE_AT {
+            return;
+        }
+        match Appender::create(&self.state.ledger(), self.chain.head.seq + 1) {
+            Ok(new) if new.has_reserve() || !self.file.has_reserve() => {
+                self.file.finish();
+                self.file = new;
+                self.tell_new_segment();
+            }
+            Ok(new) => {
+                if let Err(error) = crate::durable::remove_if_there(&new.segment().path) {
+                    tracing::warn!(%error, "cannot remove an unused ledger file");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot begin a new ledger file"),
+        }
+    }
+
+    /// Starts a new chain in a new file where somebody changed this one.
+    fn look_after_file(&mut self) {
+        let Some(how) = self.file.disturbed() else { return };
+        let after = self.chain.head.seq;
+        let broken = LedgerBreak {
+            file: self.file.segment().path.clone(),
+            line: 0,
+            offset: self.file.length(),
+            cause: BreakCause::Disturbed { how, after },
+            resume_after: after,
+        };
+        tracing::error!(%broken, "the ledger was tampered with");
+        let created = crate::state_dir::make_dir(&self.state.ledger(), 0o700)
+            .and_then(|()| Appender::create(&self.state.ledger(), after + 1));
+        match created {
+            Ok(new) => {
+                self.file = new;
+                self.chain = Chain { head: Head { seq: after, hash: Digest([0; 32]) }, unsigned: 0 };
+                self.tell_new_segment();
+                self.shared.lock().health.disturbed.push(broken);
+            }
+            Err(error) => tracing::error!(%error, "cannot begin a new ledger file"),
+        }
+    }
+
+    fn tell_new_segment(&self) {
+        let mut state = self.shared.lock();
+        let segment: Segment = self.file.segment().clone();
+        state.segments.retain(|s| s.first < segment.first);
+        state.segments.push(segment);
+        state.marks = Marks::default();
+        state.length = self.file.length();
+    }
+}
+
+fn not_durable(e: StoreError) -> StoreError {
+    StoreError::NotDurable { source: Arc::new(e) }
+}
+
+/// An error and what is behind it, for one line of text.
+fn with_causes(e: &StoreError) -> String {
+    let mut text = e.to_string();
+    let mut cause = std::error::Error::source(e);
+    while let Some(c) = cause {
+        text.push_str(": ");
+        text.push_str(&c.to_string());
+        cause = c.source();
+    }
+    text
+}

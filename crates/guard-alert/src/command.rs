@@ -128,10 +128,10 @@ impl Notify {
             }
             let exited = fds.first().is_some_and(|f| !f.revents().is_empty());
             drop(fds);
-            if let Some(pipe) = stderr.as_mut() {
-                if !drain(pipe, said) {
-                    stderr = None;
-                }
+            if let Some(pipe) = stderr.as_mut()
+                && !drain(pipe, said)
+            {
+                stderr = None;
             }
             if exited {
                 return Ok(End::Exited);

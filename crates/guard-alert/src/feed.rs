@@ -78,10 +78,10 @@ impl Feed {
             }
             loop {
                 let record = Arc::new(readable(&mut newest.reader)?);
-                if newest.records.len() >= Self::KEPT {
-                    if let Some(dropped) = newest.records.pop_front() {
-                        newest.complete_after = dropped.seq;
-                    }
+                if newest.records.len() >= Self::KEPT
+                    && let Some(dropped) = newest.records.pop_front()
+                {
+                    newest.complete_after = dropped.seq;
                 }
                 newest.records.push_back(Arc::clone(&record));
                 if record.seq > seq {

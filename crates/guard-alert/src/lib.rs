@@ -19,6 +19,7 @@ mod feed;
 mod health;
 mod journald;
 mod kinds;
+mod ledger;
 mod log_file;
 mod notice;
 mod outlet;

@@ -285,10 +285,10 @@ impl Sinks {
             std::thread::sleep(Duration::from_millis(5));
         }
         for r in &mut running {
-            if let Some(thread) = r.thread.take_if(|t| t.is_finished()) {
-                if thread.join().is_err() {
-                    tracing::error!(sink = r.status.name(), "a sink had panicked");
-                }
+            if let Some(thread) = r.thread.take_if(|t| t.is_finished())
+                && thread.join().is_err()
+            {
+                tracing::error!(sink = r.status.name(), "a sink had panicked");
             }
         }
         let head = self.feed.head();

@@ -1,6 +1,6 @@
 //! What a source of hints must be able to do: the seam for fanotify.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::WatchError;
@@ -30,5 +30,18 @@ pub(crate) trait Backend: Send {
     fn unwatch(&mut self, directory: &Path);
 }
 
+/// Which events' paths are worth a lock: the root, all below, all above, and the canary.
+#[derive(Debug, Clone)]
+pub(crate) struct Interest {
+    pub(crate) root: PathBuf,
+    pub(crate) canary: PathBuf,
+}
+
+impl Interest {
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        path.starts_with(&self.root) || self.root.starts_with(path) || path == self.canary
+    }
+}
+
 /// Starts a backend of that generation.
-pub(crate) type Start = fn(&Arc<Inbox>, u64) -> Result<Box<dyn Backend>, WatchError>;
+pub(crate) type Start = fn(&Arc<Inbox>, u64, Interest) -> Result<Box<dyn Backend>, WatchError>;

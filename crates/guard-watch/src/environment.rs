@@ -32,6 +32,9 @@ struct Shared {
     sink: Sink,
 }
 
+/// Why all watches have to be put up anew.
+type Reason = (GapCause, String);
+
 impl Environment {
     /// Puts up the watches and starts the worker.
     pub(crate) fn start(
@@ -54,28 +57,37 @@ impl Environment {
 
     /// Puts all watches up anew.
     pub(crate) fn rebuild(&self) -> Result<WatchReport, WatchError> {
-        let before = self.shared.tree().report();
-        let report = self.shared.tree().raise()?;
+        let (before, report) = {
+            let mut tree = self.shared.tree();
+            let before = tree.report();
+            (before, tree.raise()?)
+        };
         if report.failed != before.failed {
             self.shared.tell_failures(&report);
         }
         Ok(report)
+    }
+
+    /// The canary's directory was made anew.
+    pub(crate) fn renew_canary(&self) {
+        self.shared.inbox.renew_canary();
     }
 }
 
 impl Drop for Environment {
     fn drop(&mut self) {
         self.shared.inbox.stop();
-        if let Some(worker) = self.worker.take() {
-            if worker.join().is_err() {
-                tracing::error!("a watch worker had panicked");
-            }
+        if let Some(worker) = self.worker.take()
+            && worker.join().is_err()
+        {
+            tracing::error!("a watch worker had panicked");
         }
     }
 }
 
 impl Shared {
-    /// Rebuilds after an overflow are at least this far apart.
+    /// Putting everything up anew happens at most this often, whatever an
+    /// intruder does; what happens between is in the gap that is told after.
     const BREATH: Duration = Duration::from_secs(2);
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
@@ -91,37 +103,42 @@ impl Shared {
     }
 
     fn tell_failures(&self, report: &WatchReport) {
-        if let Some((path, why)) = report.failed.first() {
-            let detail =
-                format!("{} directories cannot be watched, {path} first: {why}", report.failed.len());
-            self.gap(GapCause::Backend, detail);
-        }
+        let detail = match report.failed.as_slice() {
+            [] => return,
+            [(path, why)] => format!("{path} cannot be watched: {why}"),
+            [(path, why), more @ ..] => {
+                format!("{path} and {} more directories cannot be watched: {why}", more.len())
+            }
+        };
+        self.gap(GapCause::Backend, detail);
     }
 
     fn run(&self) {
-        let mut overflowed = false;
-        let mut rebuilt: Option<Instant> = None;
+        let mut reason: Option<Reason> = None;
+        let mut raised: Option<Instant> = None;
         loop {
-            let due = rebuilt.map(|at| at + Self::BREATH).filter(|_| overflowed);
+            let due = raised.map(|at| at + Self::BREATH).filter(|_| reason.is_some());
             let batch = self.inbox.take(due);
             if batch.stop {
                 self.tree().lower();
                 return;
             }
-            overflowed |= batch.overflow;
             self.answer(&batch);
-            self.handle(batch);
-            let now = Instant::now();
-            if overflowed && rebuilt.is_none_or(|at| now >= at + Self::BREATH) {
-                overflowed = false;
-                rebuilt = Some(now);
-                self.raise(GapCause::Overflow, "the queue of events overflowed".to_owned());
+            if let Some(new) = self.handle(batch) {
+                // The first reason is the one that explains the others.
+                reason.get_or_insert(new);
+            }
+            if raised.is_none_or(|at| at.elapsed() >= Self::BREATH)
+                && let Some(reason) = reason.take()
+            {
+                self.raise(reason);
+                raised = Some(Instant::now());
             }
         }
     }
 
     fn answer(&self, batch: &Batch) {
-        if batch.paths.keys().any(|path| self.canary.is(path)) {
+        if batch.paths.contains_key(self.canary.file()) {
             for nonce in self.canary.heard(self.id) {
                 self.say(Hint::Alive { nonce });
             }
@@ -129,7 +146,7 @@ impl Shared {
     }
 
     /// All watches anew, then the gap, so that verifying it is covered.
-    fn raise(&self, cause: GapCause, detail: String) {
+    fn raise(&self, (cause, detail): Reason) {
         let raised = self.tree().raise();
         match raised {
             Ok(report) => {
@@ -140,64 +157,54 @@ impl Shared {
         }
     }
 
-    fn handle(&self, batch: Batch) {
-        for error in batch.errors {
-            self.gap(GapCause::Backend, error);
-        }
-        let mut tree = self.tree();
-        if batch.ended == Some(tree.generation()) {
-            drop(tree);
-            self.raise(GapCause::Backend, "the inotify thread had ended".to_owned());
-            return;
-        }
+    /// Hands on what the batch tells, and returns why all watches have to be put
+    /// up anew, where they have to.
+    fn handle(&self, batch: Batch) -> Option<Reason> {
         let mut touched = BTreeSet::new();
         let mut dirty = BTreeSet::new();
-        let (mut root_touched, mut root_moved) = (false, false);
-        for (path, news) in batch.paths {
-            match tree.locate(&path) {
-                Place::Inside(path) if path.is_root() => {
-                    root_touched = true;
-                    root_moved |= news == News::Structure;
-                }
-                Place::Ancestor => {
-                    root_touched = true;
-                    if news == News::Structure {
-                        tree.watch_ancestors();
-                    }
-                }
-                Place::Inside(path) => {
-                    let again = news == News::Structure || tree.has_failed(&path);
-                    if tree.is_of_interest(&path) {
-                        if again {
-                            dirty.insert(path.clone());
+        let mut reason = None;
+        {
+            let mut tree = self.tree();
+            if batch.canary {
+                tree.watch_canary();
+            }
+            let (mut root_touched, mut root_moved) = (false, false);
+            for (path, news) in batch.paths {
+                match tree.locate(&path) {
+                    Place::Inside(path) if !path.is_root() => {
+                        if tree.is_of_interest(&path) {
+                            if news == News::Structure || tree.has_failed(&path) {
+                                dirty.insert(path.clone());
+                            }
+                            touched.insert(path);
                         }
-                        touched.insert(path);
                     }
+                    Place::Inside(_) | Place::Above => {
+                        root_touched = true;
+                        root_moved |= news == News::Structure;
+                    }
+                    Place::Elsewhere => {}
                 }
-                Place::Elsewhere => {}
+            }
+            if root_touched {
+                touched.insert(RelPath::root());
+                reason = root_reason(&tree, root_moved);
+            }
+            if batch.ended == Some(tree.generation()) {
+                reason = Some((GapCause::Backend, "the inotify thread had ended".to_owned()));
             }
         }
-        let now = if root_touched { tree.root_now() } else { RootNow::Same };
-        if root_moved || now != RootNow::Same {
-            let root = tree.root().display().to_string();
-            drop(tree);
-            self.raise(
-                GapCause::Root,
-                match now {
-                    RootNow::Gone => format!("{root} is gone"),
-                    RootNow::Same | RootNow::Other => format!("{root} was replaced"),
-                },
-            );
-            return;
+        if let Some(error) = batch.errors.first() {
+            reason = Some((GapCause::Backend, error.clone()));
         }
-        drop(tree);
-        if root_touched {
-            touched.insert(RelPath::root());
+        if batch.overflow {
+            reason = Some((GapCause::Overflow, "the queue of events overflowed".to_owned()));
         }
         for path in touched {
             self.say(Hint::Touch { env: self.id, path });
         }
         self.renew(dirty);
+        reason
     }
 
     /// Puts the watches right below directories that were made, moved or deleted.
@@ -207,25 +214,40 @@ impl Shared {
         }
         let mut tree = self.tree();
         let mut tops: Vec<RelPath> = Vec::new();
+        // In order, so a directory comes right before what is below it, but for
+        // names like `a-b` between `a` and `a/b`, which only cost a second look.
         for path in dirty {
-            if !tops.iter().any(|top| path.is_within(top)) {
+            if !tops.last().is_some_and(|top| path.is_within(top)) {
                 tops.push(path);
             }
         }
         // First down, then up: a directory that was moved keeps its inode, and
         // with it its watch, which goes when the old name is taken down.
         for top in &tops {
-            tree.drop_below(top);
+            tree.forget(top);
         }
-        let failed = tree.report().failed.len();
+        let failures = tree.failures();
         let standing: Vec<RelPath> = tops.into_iter().filter(|top| tree.cover(top)).collect();
-        let report = tree.report();
+        let report = (tree.failures() > failures).then(|| tree.report());
         drop(tree);
         for path in standing {
             self.say(Hint::Tree { env: self.id, path });
         }
-        if report.failed.len() > failed {
+        if let Some(report) = report {
             self.tell_failures(&report);
         }
     }
+}
+
+/// Why the root's watches cannot be relied on any more. A directory above it
+/// that was moved takes them down even where it came back.
+fn root_reason(tree: &Tree, moved: bool) -> Option<Reason> {
+    let root = tree.root().display();
+    let words = match tree.root_now() {
+        RootNow::Same if !moved => return None,
+        RootNow::Same => format!("{root}, or a directory above it, was moved away and back"),
+        RootNow::Other => format!("{root} is another directory than before"),
+        RootNow::Gone => format!("{root} is gone"),
+    };
+    Some((GapCause::Root, words))
 }

@@ -30,6 +30,8 @@ pub(crate) struct Batch {
     pub(crate) errors: Vec<String>,
     /// The reader thread of this generation has ended.
     pub(crate) ended: Option<u64>,
+    /// The canary's directory is to be watched anew.
+    pub(crate) canary: bool,
     /// The worker is to end.
     pub(crate) stop: bool,
 }
@@ -40,6 +42,7 @@ impl Batch {
             && !self.overflow
             && self.errors.is_empty()
             && self.ended.is_none()
+            && !self.canary
             && !self.stop
     }
 }
@@ -110,6 +113,10 @@ impl Inbox {
         drop(state);
         self.bell.notify_one();
         self.ended.notify_all();
+    }
+
+    pub(crate) fn renew_canary(&self) {
+        self.change(|batch| batch.canary = true);
     }
 
     pub(crate) fn stop(&self) {

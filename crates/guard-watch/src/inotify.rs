@@ -14,7 +14,7 @@ use notify::event::{
 };
 use notify::{Config, ErrorKind, EventHandler, INotifyWatcher, RecursiveMode, Watcher as _};
 
-use crate::backend::{Backend, Refusal};
+use crate::backend::{Backend, Interest, Refusal};
 use crate::error::WatchError;
 use crate::inbox::{Inbox, News};
 
@@ -22,6 +22,7 @@ use crate::inbox::{Inbox, News};
 struct Reader {
     inbox: Arc<Inbox>,
     generation: u64,
+    interest: Interest,
 }
 
 impl EventHandler for Reader {
@@ -33,7 +34,10 @@ impl EventHandler for Reader {
             Ok(event) => {
                 let Some(news) = news_of(event.kind) else { return };
                 for path in event.paths {
-                    self.inbox.path(path, news);
+                    // The directories above the root hold much that is not ours.
+                    if self.interest.has(&path) {
+                        self.inbox.path(path, news);
+                    }
                 }
             }
             Err(error) => self.inbox.error(error.to_string()),
@@ -70,8 +74,12 @@ fn news_of(kind: EventKind) -> Option<News> {
 struct Inotify(INotifyWatcher);
 
 /// A [`crate::backend::Start`].
-pub(crate) fn start(inbox: &Arc<Inbox>, generation: u64) -> Result<Box<dyn Backend>, WatchError> {
-    let reader = Reader { inbox: Arc::clone(inbox), generation };
+pub(crate) fn start(
+    inbox: &Arc<Inbox>,
+    generation: u64,
+    interest: Interest,
+) -> Result<Box<dyn Backend>, WatchError> {
+    let reader = Reader { inbox: Arc::clone(inbox), generation, interest };
     let config = Config::default().with_follow_symlinks(false);
     let watcher = INotifyWatcher::new(reader, config).map_err(WatchError::Backend)?;
     Ok(Box::new(Inotify(watcher)))

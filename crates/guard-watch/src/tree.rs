@@ -3,7 +3,9 @@
 //! Rule of order: a directory is watched first and listed after, so that what
 //! was made before is listed and what is made later is told.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,12 @@ use std::time::Duration;
 
 use guard_model::RelPath;
 use guard_model::policy::{Class, Policy};
+use guard_sys::dir::Listing;
+use guard_sys::open::{How, Resolver};
+use guard_sys::stat::{self, FileType};
+use rustix::io::Errno;
 
-use crate::backend::{Backend, Refusal, Start};
+use crate::backend::{Backend, Interest, Refusal, Start};
 use crate::error::WatchError;
 use crate::hint::WatchReport;
 use crate::inbox::Inbox;
@@ -24,7 +30,7 @@ pub(crate) enum Place {
     /// Below the root, or the root.
     Inside(RelPath),
     /// A directory above the root.
-    Ancestor,
+    Above,
     /// Of no interest.
     Elsewhere,
 }
@@ -40,18 +46,27 @@ pub(crate) enum RootNow {
     Gone,
 }
 
+/// What a [`Tree`] is made of.
+pub(crate) struct Ground {
+    /// Absolute, without `.` and `..`.
+    pub(crate) root: PathBuf,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) canary_directory: PathBuf,
+    pub(crate) canary: PathBuf,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) start: Start,
+}
+
 /// One environment's watches.
 pub(crate) struct Tree {
-    root: PathBuf,
-    policy: Arc<Policy>,
-    canary: PathBuf,
-    inbox: Arc<Inbox>,
-    start: Start,
+    ground: Ground,
     backend: Option<Box<dyn Backend>>,
     generation: u64,
-    identity: Option<(u64, u64)>,
+    /// A handle on the root, which keeps its inode number from being used again.
+    root: Option<(OwnedFd, (u64, u64))>,
     watched: BTreeSet<RelPath>,
     failed: BTreeMap<RelPath, String>,
+    listing: Listing,
 }
 
 impl Tree {
@@ -59,30 +74,21 @@ impl Tree {
     const PATIENCE: Duration = Duration::from_secs(2);
 
     /// Nothing is watched until [`Self::raise`].
-    pub(crate) fn new(
-        root: PathBuf,
-        policy: Arc<Policy>,
-        canary: PathBuf,
-        inbox: Arc<Inbox>,
-        start: Start,
-    ) -> Self {
+    pub(crate) fn new(ground: Ground) -> Self {
         Self {
-            root,
-            policy,
-            canary,
-            inbox,
-            start,
+            ground,
             backend: None,
             generation: 0,
-            identity: None,
+            root: None,
             watched: BTreeSet::new(),
             failed: BTreeMap::new(),
+            listing: Listing::default(),
         }
     }
 
     /// The root's path.
     pub(crate) fn root(&self) -> &Path {
-        &self.root
+        &self.ground.root
     }
 
     /// The running backend's number.
@@ -95,16 +101,13 @@ impl Tree {
     pub(crate) fn raise(&mut self) -> Result<WatchReport, WatchError> {
         self.lower();
         self.generation += 1;
-        let mut backend = (self.start)(&self.inbox, self.generation)?;
-        if let Err(refusal) = backend.watch(&self.canary) {
-            self.note(RelPath::root(), format!("{}: {}", self.canary.display(), words(&refusal)));
-        }
-        self.backend = Some(backend);
-        self.watch_ancestors();
-        self.identity = identity_of(&self.root);
-        if self.identity.is_some() {
-            self.cover(&RelPath::root());
-        }
+        let Ground { root, canary, inbox, start, .. } = &self.ground;
+        let interest = Interest { root: root.clone(), canary: canary.clone() };
+        self.backend = Some(start(inbox, self.generation, interest)?);
+        self.watch_canary();
+        self.watch_above();
+        self.root = handle_on(&self.ground.root);
+        self.cover(&RelPath::root());
         Ok(self.report())
     }
 
@@ -112,8 +115,10 @@ impl Tree {
     pub(crate) fn lower(&mut self) {
         self.watched.clear();
         self.failed.clear();
-        if self.backend.take().is_some() && !self.inbox.wait_for_end(self.generation, Self::PATIENCE) {
-            tracing::warn!(root = %self.root.display(), "a reader of inotify does not end; going on beside it");
+        self.root = None;
+        if self.backend.take().is_some() && !self.ground.inbox.wait_for_end(self.generation, Self::PATIENCE) {
+            let root = self.ground.root.display();
+            tracing::warn!(%root, "a reader of inotify does not end; going on beside it");
         }
     }
 
@@ -125,57 +130,80 @@ impl Tree {
         }
     }
 
-    /// Renews the watches on every directory above the root.
-    pub(crate) fn watch_ancestors(&mut self) {
-        let Some(backend) = self.backend.as_mut() else { return };
-        let mut refused = Vec::new();
-        for above in self.root.ancestors().skip(1) {
-            match backend.watch(above) {
+    /// Directories without a watch.
+    pub(crate) fn failures(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// Watches the canary's directory, anew if it was replaced.
+    pub(crate) fn watch_canary(&mut self) {
+        let directory = self.ground.canary_directory.clone();
+        if let Err(refusal) = self.put_up(&directory) {
+            self.note(RelPath::root(), format!("{}: {}", directory.display(), words(&refusal)));
+        }
+    }
+
+    /// Watches every directory above the root. From the top down, so that the
+    /// making of a missing one is told by the one that holds it.
+    fn watch_above(&mut self) {
+        let mut above: Vec<PathBuf> = self.ground.root.ancestors().skip(1).map(Path::to_owned).collect();
+        above.reverse();
+        for directory in above {
+            match self.put_up(&directory) {
                 Ok(()) | Err(Refusal::Gone) => {}
-                Err(refusal) => refused.push(format!("{}: {}", above.display(), words(&refusal))),
+                Err(refusal) => {
+                    self.note(RelPath::root(), format!("{}: {}", directory.display(), words(&refusal)));
+                }
             }
         }
-        for why in refused {
-            self.note(RelPath::root(), why);
-        }
+    }
+
+    fn put_up(&mut self, directory: &Path) -> Result<(), Refusal> {
+        self.backend.as_mut().map_or(Err(Refusal::Ended), |backend| backend.watch(directory))
     }
 
     fn note(&mut self, path: RelPath, why: String) {
         match self.failed.entry(path) {
-            std::collections::btree_map::Entry::Vacant(v) => {
-                v.insert(why);
+            Entry::Vacant(vacant) => {
+                vacant.insert(why);
             }
-            std::collections::btree_map::Entry::Occupied(mut o) if !o.get().contains(&why) => {
-                o.get_mut().push_str("; ");
-                o.get_mut().push_str(&why);
+            Entry::Occupied(mut known) => {
+                if !known.get().contains(&why) {
+                    known.get_mut().push_str("; ");
+                    known.get_mut().push_str(&why);
+                }
             }
-            std::collections::btree_map::Entry::Occupied(_) => {}
         }
     }
 
     /// Is the root what it was when watches were put up?
     pub(crate) fn root_now(&self) -> RootNow {
-        match identity_of(&self.root) {
+        let before = self.root.as_ref().map(|(_, identity)| *identity);
+        match handle_on(&self.ground.root) {
             None => RootNow::Gone,
-            now if now == self.identity => RootNow::Same,
+            Some((_, now)) if Some(now) == before => RootNow::Same,
             Some(_) => RootNow::Other,
         }
     }
 
     /// Where `path` lies.
     pub(crate) fn locate(&self, path: &Path) -> Place {
-        if let Ok(below) = path.strip_prefix(&self.root) {
+        if path == self.ground.canary {
+            return Place::Elsewhere;
+        }
+        if let Ok(below) = path.strip_prefix(&self.ground.root) {
             return RelPath::from_bytes(below.as_os_str().as_bytes()).map_or(Place::Elsewhere, Place::Inside);
         }
-        if self.root.starts_with(path) { Place::Ancestor } else { Place::Elsewhere }
+        if self.ground.root.starts_with(path) { Place::Above } else { Place::Elsewhere }
     }
 
     /// Could a change of this path matter to anybody?
     pub(crate) fn is_of_interest(&self, path: &RelPath) -> bool {
-        let matters = |is_dir| match self.policy.classify(path, is_dir) {
+        let policy = &self.ground.policy;
+        let matters = |is_dir| match policy.classify(path, is_dir) {
             Class::Protected { .. } | Class::WritableTop => true,
             Class::Writable => false,
-            class @ (Class::Ignored | Class::Unprotected) => is_dir && self.policy.descends(path, class),
+            class @ (Class::Ignored | Class::Unprotected) => is_dir && policy.descends(path, class),
         };
         matters(false) || matters(true)
     }
@@ -186,60 +214,76 @@ impl Tree {
     }
 
     /// Forgets this directory and everything below.
-    pub(crate) fn drop_below(&mut self, path: &RelPath) {
-        let gone = below(&self.watched, path);
-        for dir in gone {
+    pub(crate) fn forget(&mut self, path: &RelPath) {
+        for dir in below(&self.watched, path) {
             self.watched.remove(&dir);
+            let absolute = self.absolute(&dir);
             if let Some(backend) = self.backend.as_mut() {
-                backend.unwatch(&self.root.join(dir.as_path()));
+                backend.unwatch(&absolute);
             }
         }
-        self.failed.retain(|failed, _| !failed.is_within(path) || failed.is_root());
+        self.failed.retain(|failed, _| !failed.is_within(path));
     }
 
     /// Watches this directory and everything below that the policy descends
     /// into. False where it is no directory, or the policy does not go there.
     pub(crate) fn cover(&mut self, path: &RelPath) -> bool {
-        let class = self.policy.classify(path, true);
-        if !self.policy.descends(path, class) || !is_directory(&self.root.join(path.as_path())) {
+        let policy = Arc::clone(&self.ground.policy);
+        let class = policy.classify(path, true);
+        if !policy.descends(path, class) || self.open(path).is_err_and(|e| is_gone(&e)) {
             return false;
         }
         let mut left = vec![(path.clone(), class)];
         while let Some((dir, class)) = left.pop() {
-            if !self.watch(&dir) {
-                continue;
+            let absolute = self.absolute(&dir);
+            match self.put_up(&absolute) {
+                Ok(()) => {}
+                Err(Refusal::Gone) => continue,
+                Err(refusal) => {
+                    self.note(dir, words(&refusal));
+                    continue;
+                }
             }
-            match subdirectories(&self.root.join(dir.as_path())) {
-                Ok(names) => {
-                    for name in names {
-                        let Ok(child) = dir.join(&name) else { continue };
-                        let class = self.policy.child(class, &child, true);
-                        if self.policy.descends(&child, class) {
+            match self.open(&dir).and_then(|handle| self.listing.read(handle.as_fd()).map(|()| handle)) {
+                Ok(handle) => {
+                    let is_directory = |name: &[u8], kind| match kind {
+                        FileType::Directory => true,
+                        FileType::Unknown => {
+                            stat::child(handle.as_fd(), name).is_ok_and(|s| s.kind == FileType::Directory)
+                        }
+                        _ => false,
+                    };
+                    for (name, _) in self.listing.iter().filter(|(name, kind)| is_directory(name, *kind)) {
+                        let Ok(child) = dir.join(name) else { continue };
+                        let class = policy.child(class, &child, true);
+                        if policy.descends(&child, class) {
                             left.push((child, class));
                         }
                     }
+                    self.watched.insert(dir);
                 }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => self.note(dir, format!("cannot list it: {e}")),
+                Err(e) if is_gone(&e) => {
+                    if let Some(backend) = self.backend.as_mut() {
+                        backend.unwatch(&absolute);
+                    }
+                }
+                Err(e) => {
+                    self.note(dir.clone(), format!("cannot list it: {e}"));
+                    self.watched.insert(dir);
+                }
             }
         }
         true
     }
 
-    fn watch(&mut self, dir: &RelPath) -> bool {
-        let Some(backend) = self.backend.as_mut() else { return false };
-        let path = if dir.is_root() { self.root.clone() } else { self.root.join(dir.as_path()) };
-        match backend.watch(&path) {
-            Ok(()) => {
-                self.watched.insert(dir.clone());
-                true
-            }
-            Err(Refusal::Gone) => false,
-            Err(refusal) => {
-                self.note(dir.clone(), words(&refusal));
-                false
-            }
-        }
+    fn absolute(&self, dir: &RelPath) -> PathBuf {
+        if dir.is_root() { self.ground.root.clone() } else { self.ground.root.join(dir.as_path()) }
+    }
+
+    /// Opens a directory beneath the root for listing.
+    fn open(&self, dir: &RelPath) -> std::io::Result<OwnedFd> {
+        let Some((root, _)) = &self.root else { return Err(Errno::NOENT.into()) };
+        Resolver::detect().open(root.as_fd(), dir.as_path(), How::List)
     }
 }
 
@@ -254,23 +298,18 @@ fn below(set: &BTreeSet<RelPath>, path: &RelPath) -> Vec<RelPath> {
         .collect()
 }
 
-fn identity_of(root: &Path) -> Option<(u64, u64)> {
-    root.symlink_metadata().ok().filter(std::fs::Metadata::is_dir).map(|m| (m.dev(), m.ino()))
+/// A handle on the directory at the root's path, and its identity; nothing
+/// where something else is there, a symbolic link included.
+fn handle_on(root: &Path) -> Option<(OwnedFd, (u64, u64))> {
+    let handle = guard_sys::open::absolute(root, How::LocateDirectory).ok()?;
+    let identity = stat::of(handle.as_fd()).ok()?.identity();
+    let name = root.symlink_metadata().ok()?;
+    (name.is_dir() && name.ino() == identity.1).then_some((handle, identity))
 }
 
-fn is_directory(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|m| m.is_dir())
-}
-
-fn subdirectories(path: &Path) -> std::io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in path.read_dir()? {
-        let entry = entry?;
-        if entry.file_type().is_ok_and(|t| t.is_dir()) {
-            names.push(entry.file_name().as_bytes().to_vec());
-        }
-    }
-    Ok(names)
+/// Not there, or not a directory any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 fn words(refusal: &Refusal) -> String {

@@ -1,17 +1,19 @@
 //! The watcher: environments by number, and the canary.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guard_model::Policy;
 
-use crate::canary::Canary;
+use crate::backend::Start;
+use crate::canary::{Canary, Nest};
 use crate::environment::{Environment, Sink};
 use crate::error::WatchError;
 use crate::hint::{EnvId, Hint, WatchReport};
 use crate::inbox::Inbox;
-use crate::tree::Tree;
+use crate::tree::{Ground, Tree};
 
 /// Watches environments and hands hints to one sink.
 ///
@@ -21,7 +23,8 @@ use crate::tree::Tree;
 pub struct Watcher {
     canary: Arc<Canary>,
     sink: Sink,
-    environments: Mutex<BTreeMap<EnvId, Environment>>,
+    environments: Mutex<BTreeMap<EnvId, Arc<Environment>>>,
+    start: Start,
 }
 
 impl std::fmt::Debug for Watcher {
@@ -38,14 +41,14 @@ impl Watcher {
     /// # Errors
     /// Where `canary_dir` cannot be made or written.
     pub fn start(canary_dir: &Path, sink: impl Fn(Hint) + Send + Sync + 'static) -> Result<Self, WatchError> {
-        Ok(Self {
-            canary: Arc::new(Canary::new(canary_dir)?),
-            sink: Arc::new(sink),
-            environments: Mutex::default(),
-        })
+        Self::start_by(canary_dir, Arc::new(sink), crate::inotify::start)
     }
 
-    fn environments(&self) -> MutexGuard<'_, BTreeMap<EnvId, Environment>> {
+    pub(crate) fn start_by(canary_dir: &Path, sink: Sink, start: Start) -> Result<Self, WatchError> {
+        Ok(Self { canary: Arc::new(Canary::new(canary_dir)?), sink, environments: Mutex::default(), start })
+    }
+
+    fn environments(&self) -> MutexGuard<'_, BTreeMap<EnvId, Arc<Environment>>> {
         self.environments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -74,13 +77,21 @@ impl Watcher {
             return Err(WatchError::Twice(env));
         }
         let inbox = Arc::new(Inbox::default());
-        let canary = self.canary.directory().to_owned();
-        // Rebuilt from its components, so that event paths compare equal.
-        let root: PathBuf = root.components().collect();
-        let tree = Tree::new(root, policy, canary, Arc::clone(&inbox), crate::inotify::start);
+        let tree = Tree::new(Ground {
+            // Rebuilt from its components, so that event paths compare equal.
+            root: root.components().collect(),
+            policy,
+            canary_directory: self.canary.directory().to_owned(),
+            canary: self.canary.file().to_owned(),
+            inbox: Arc::clone(&inbox),
+            start: self.start,
+        });
         let (environment, report) =
             Environment::start(env, tree, inbox, Arc::clone(&self.canary), Arc::clone(&self.sink))?;
-        self.environments().insert(env, environment);
+        match self.environments().entry(env) {
+            Entry::Vacant(vacant) => vacant.insert(Arc::new(environment)),
+            Entry::Occupied(_) => return Err(WatchError::Twice(env)),
+        };
         Ok(report)
     }
 
@@ -102,7 +113,8 @@ impl Watcher {
     /// # Errors
     /// Where there is no such environment, or no inotify instance can be had.
     pub fn rebuild(&self, env: EnvId) -> Result<WatchReport, WatchError> {
-        self.environments().get(&env).ok_or(WatchError::Unknown(env))?.rebuild()
+        let environment = self.environments().get(&env).cloned().ok_or(WatchError::Unknown(env))?;
+        environment.rebuild()
     }
 
     /// Touches the canary. [`Hint::Alive`] with `nonce` follows once the event
@@ -111,12 +123,15 @@ impl Watcher {
     /// # Errors
     /// Where the canary's file cannot be opened.
     pub fn ping(&self, nonce: u64) -> Result<(), WatchError> {
-        let environments: std::collections::BTreeSet<EnvId> = self.environments().keys().copied().collect();
+        let environments: BTreeMap<EnvId, Arc<Environment>> = self.environments().clone();
         if environments.is_empty() {
             (self.sink)(Hint::Alive { nonce });
             return Ok(());
         }
-        self.canary.touch(nonce, environments)
+        if self.canary.nest()? == Nest::New {
+            environments.values().for_each(|e| e.renew_canary());
+        }
+        self.canary.touch(nonce, environments.keys().copied().collect::<BTreeSet<_>>())
     }
 
     /// Where hints come from: `inotify`.

@@ -10,8 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import application  # noqa: E402
 import machine as machines  # noqa: E402
 import rootfs  # noqa: E402
+from guard import ENVIRONMENT, ROOT, Guard  # noqa: E402
 from paths import ARTIFACTS  # noqa: E402
 
 JOURNAL_LINES_SHOWN = 120
@@ -59,3 +61,15 @@ def pytest_runtest_makereport(item, call):
     tail = "\n".join(journal.splitlines()[-JOURNAL_LINES_SHOWN:])
     report.sections.append((f"journal of {used.name} (all of it: {directory})", tail))
     report.sections.append((f"console of {used.name}", console))
+
+
+@pytest.fixture(scope="module")
+def guard(machine) -> Guard:
+    """guardd guarding the small application, locked, with nothing changed yet."""
+    application.small(machine.path(ROOT))
+    guard = Guard(machine)
+    guard.install()
+    guard.configure()
+    guard.start()
+    guard.ctl("lock", ENVIRONMENT, "--reason", "first lock")
+    return guard

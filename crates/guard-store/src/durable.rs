@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Damage, StoreError};
 
@@ -29,11 +30,15 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File, StoreError> {
 
 /// Opens a regular file to read it; never follows a link and never waits for a fifo.
 pub(crate) fn open_regular(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(bits(OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY))
-        .open(path)
-        .map_err(StoreError::io("open", path))?;
+        .open(path);
+    let file = opened.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
+        // What open(2) says of a symbolic link and of a socket.
+        Some(Errno::LOOP | Errno::NXIO) => StoreError::damaged(path, Damage::NotAFile),
+        _ => StoreError::io("open", path)(e),
+    })?;
     let meta = file.metadata().map_err(StoreError::io("examine", path))?;
     if !meta.is_file() {
         return Err(StoreError::damaged(path, Damage::NotAFile));

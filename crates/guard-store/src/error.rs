@@ -213,6 +213,19 @@ impl StoreError {
         Self::Damaged { path: path.to_owned(), why }
     }
 
+    /// The error and what is behind it, in one line.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(c) = cause {
+            text.push_str(": ");
+            text.push_str(&c.to_string());
+            cause = c.source();
+        }
+        text
+    }
+
     /// True where the disk or a quota is full, which may pass by itself.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {

@@ -9,12 +9,13 @@
 
 pub mod baseline;
 mod durable;
-mod error;
+pub mod error;
 pub mod index;
 pub mod keys;
 pub mod ledger;
 pub mod lock_file;
 pub mod plan;
+mod private_file;
 pub mod state_dir;
 
 pub use baseline::{Baseline, BaselineWriter, Committed, ManifestDraft};
@@ -23,5 +24,6 @@ pub use index::{Index, RecordFilter};
 pub use keys::{HostKey, KeyOrigin, PublicKey};
 pub use ledger::{Ledger, LedgerBreak, LedgerHandle, LedgerReader, Opened, VerifyReport, verify_files};
 pub use lock_file::{LockFileError, LockFileSeen};
+pub use private_file::{file_digest, write_private};
 pub use plan::{Plan, PlanHeader, PlanKind, PlanStep};
 pub use state_dir::{StateDir, StatePaths};

@@ -109,11 +109,14 @@ struct Run {
     path: PathBuf,
 }
 
+/// Parent, name, the run it comes from, body: the order in which rows leave.
+type Next = (Vec<u8>, Vec<u8>, usize, Vec<u8>);
+
 /// Rows in order.
 pub(super) struct Merge {
     runs: Vec<Run>,
     /// The next row of each run; among equal keys the earlier run first.
-    heap: BinaryHeap<Reverse<(Vec<u8>, Vec<u8>, usize, Vec<u8>)>>,
+    heap: BinaryHeap<Reverse<Next>>,
 }
 
 impl Merge {

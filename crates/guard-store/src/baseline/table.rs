@@ -17,13 +17,15 @@ pub(super) const FOOTER: u64 = 8 * 3 + 16;
 /// A block is closed once it holds this much.
 const BLOCK: usize = 16 * 1024;
 
+type OwnedKey = (Box<[u8]>, Box<[u8]>);
+
 /// One block, as the table knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) offset: u64,
     pub(super) length: u64,
     pub(super) digest: Digest,
-    pub(super) first: (Box<[u8]>, Box<[u8]>),
+    pub(super) first: OwnedKey,
 }
 
 impl Block {
@@ -36,7 +38,7 @@ impl Block {
 #[derive(Default)]
 pub(super) struct Layout {
     block: Vec<u8>,
-    first: Option<(Box<[u8]>, Box<[u8]>)>,
+    first: Option<OwnedKey>,
     parent: Vec<u8>,
     rows_in_block: u64,
     table: Vec<u8>,

@@ -13,6 +13,7 @@ mod schema;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use guard_model::Digest;
 use guard_model::ledger::{Head, Record};
@@ -89,20 +90,44 @@ pub(crate) struct IndexWriter {
     index: Index,
     /// The last record taken in.
     head: Head,
+    /// When it was last opened or made anew.
+    remade: Instant,
 }
 
-/// The ledger head that the index remembers, unless it is about another ledger.
-pub(crate) fn remembered(state: &StatePaths, ledger_id: Option<Digest>) -> Option<Remembered> {
-    let db = schema::open(&state.index()).ok()?;
-    if is_foreign(&db, ledger_id) {
-        return None;
+/// A damaged index is not made anew more often than this.
+const REMAKE_AFTER: Duration = Duration::from_secs(60);
+
+fn is_damage(e: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, TypeMismatch};
+    match e.sqlite_error_code() {
+        Some(code) => matches!(code, DatabaseCorrupt | NotADatabase | TypeMismatch),
+        // A value that is not what was put there.
+        None => matches!(e, rusqlite::Error::FromSqlConversionFailure(..)),
     }
-    let head = read_head(&db).ok()?;
-    (head.seq > 0).then(|| Remembered { head, by: "guardd.db".to_owned() })
+}
+
+/// The index as it was found, before the ledger's end is known to be good.
+pub(crate) struct Probe(Result<Connection, schema::Unusable>);
+
+impl Probe {
+    pub(crate) fn new(state: &StatePaths) -> Self {
+        Self(schema::open(&state.index()))
+    }
+
+    /// The ledger head that the index remembers, unless it is about another ledger.
+    pub(crate) fn remembered(&self, ledger_id: Option<Digest>) -> Option<Remembered> {
+        let db = self.0.as_ref().ok()?;
+        if is_foreign(db, ledger_id) {
+            return None;
+        }
+        let head = read_head(db).ok()?;
+        (head.seq > 0).then(|| Remembered { head, by: "guardd.db".to_owned() })
+    }
 }
 
 fn is_foreign(db: &Connection, ledger_id: Option<Digest>) -> bool {
     let known = meta(db, "ledger_id").ok().flatten();
+    let known = known.filter(|k| !k.is_empty());
     matches!((known, ledger_id), (Some(known), Some(id)) if known != id.to_string())
 }
 
@@ -124,51 +149,44 @@ fn read_head(db: &Connection) -> rusqlite::Result<Head> {
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-/// Opens the index and brings it up to `head`; makes it anew where that must be.
+/// Brings the index up to `head`; makes it anew where that must be.
 pub(crate) fn open_for_writing(
     state: &StateDir,
+    probe: Probe,
     head: Head,
 ) -> Result<(IndexWriter, IndexOpened), StoreError> {
-    let path = state.index();
-    let first = Segment::list(&state.ledger())?.into_iter().next();
-    let ledger_id = first.as_ref().map(first_record_hash).transpose()?.flatten();
-    let cause = match open_existing(state, ledger_id, head) {
+    let cause = match open_existing(state, probe, head) {
         Ok(found) => return Ok(found),
         Err(cause) => cause,
     };
-    if cause != RebuildCause::Missing {
-        set_aside(state)?;
-    }
-    let made = schema::create(&path).and_then(|db| from_start(state, db, head));
-    let (writer, replayed, in_memory) = match made {
-        Ok((writer, replayed)) => (writer, replayed, None),
-        Err(e) => {
-            tracing::error!(error = %e, "the index is kept in memory only");
-            let db = schema::in_memory().map_err(|source| StoreError::Index { path, source })?;
-            let (writer, replayed) = from_start(state, db, head)?;
-            (writer, replayed, Some(e.to_string()))
+    let (db, in_memory) = make_anew(state)?;
+    let index = Index { db: Arc::new(Mutex::new(db)), paths: state.paths().clone() };
+    let mut writer = IndexWriter { index, head: Head::default(), remade: Instant::now() };
+    let (replayed, in_memory) = match (writer.replay(state, head), in_memory) {
+        (Ok(replayed), why) => (replayed, why),
+        (Err(e), Some(_)) => return Err(e),
+        (Err(e), None) => {
+            // The disk took the file but not what belongs in it.
+            *writer.index.lock() = schema::in_memory().map_err(writer.index.failed())?;
+            writer.head = Head::default();
+            (writer.replay(state, head)?, Some(e.with_causes()))
         }
     };
-    if let Some(id) = ledger_id {
-        let outcome = set_meta(&writer.index.lock(), "ledger_id", &id.to_string());
-        outcome.map_err(writer.index.failed())?;
-    }
     Ok((writer, IndexOpened { rebuilt: Some(cause), replayed, in_memory }))
 }
 
 fn open_existing(
     state: &StateDir,
-    ledger_id: Option<Digest>,
+    probe: Probe,
     head: Head,
 ) -> Result<(IndexWriter, IndexOpened), RebuildCause> {
-    let path = state.index();
-    let damaged = |e: StoreError| RebuildCause::Damaged(e.to_string());
-    let db = schema::open(&path).map_err(|e| match e {
+    let damaged = |e: StoreError| RebuildCause::Damaged(e.with_causes());
+    let db = probe.0.map_err(|e| match e {
         schema::Unusable::Missing => RebuildCause::Missing,
         schema::Unusable::OtherVersion => RebuildCause::OtherVersion,
         schema::Unusable::Damaged(why) => RebuildCause::Damaged(why),
     })?;
-    if is_foreign(&db, ledger_id) {
+    if is_foreign(&db, ledger_id(state).map_err(damaged)?) {
         return Err(RebuildCause::OtherLedger);
     }
     let known = read_head(&db).map_err(|e| RebuildCause::Damaged(e.to_string()))?;
@@ -177,16 +195,29 @@ fn open_existing(
     }
     let index = Index { db: Arc::new(Mutex::new(db)), paths: state.paths().clone() };
     index.environments().map_err(damaged)?;
-    let mut writer = IndexWriter { index, head: known };
+    let mut writer = IndexWriter { index, head: known, remade: Instant::now() };
     let replayed = writer.replay(state, head).map_err(damaged)?;
     Ok((writer, IndexOpened { rebuilt: None, replayed, in_memory: None }))
 }
 
-fn from_start(state: &StateDir, db: Connection, head: Head) -> Result<(IndexWriter, u64), StoreError> {
-    let index = Index { db: Arc::new(Mutex::new(db)), paths: state.paths().clone() };
-    let mut writer = IndexWriter { index, head: Head::default() };
-    let replayed = writer.replay(state, head)?;
-    Ok((writer, replayed))
+/// What tells one ledger from another: the hash of its first line, where that is there.
+fn ledger_id(state: &StatePaths) -> Result<Option<Digest>, StoreError> {
+    let first = Segment::list(&state.ledger())?.into_iter().next();
+    Ok(first.as_ref().map(first_record_hash).transpose()?.flatten())
+}
+
+/// An empty index in the place of what is there; in memory, and why, where the
+/// disk takes none.
+fn make_anew(state: &StatePaths) -> Result<(Connection, Option<String>), StoreError> {
+    let path = state.index();
+    match set_aside(state).and_then(|()| schema::create(&path)) {
+        Ok(db) => Ok((db, None)),
+        Err(e) => {
+            tracing::error!(error = e.with_causes(), "the index is kept in memory only");
+            let db = schema::in_memory().map_err(|source| StoreError::Index { path, source })?;
+            Ok((db, Some(e.with_causes())))
+        }
+    }
 }
 
 /// Moves a bad index and its side files out of the way, as evidence.
@@ -214,7 +245,8 @@ impl IndexWriter {
         self.index.clone()
     }
 
-    /// Takes in what was just written, and whatever is missing before it.
+    /// Takes in what was just written, and whatever is missing before it. A
+    /// database that turns out damaged is made anew, once in a while.
     pub(crate) fn catch_up(
         &mut self,
         state: &StatePaths,
@@ -225,7 +257,20 @@ impl IndexWriter {
             return Ok(());
         }
         let joins = located.first().is_some_and(|l| Some(l.record.seq) == self.head.seq.checked_add(1));
-        if joins { self.apply(located, head) } else { self.replay(state, head).map(|_| ()) }
+        let outcome = if joins { self.apply(located, head) } else { self.replay(state, head).map(|_| ()) };
+        match outcome {
+            Err(StoreError::Index { source, .. })
+                if is_damage(&source) && self.remade.elapsed() > REMAKE_AFTER =>
+            {
+                tracing::error!(error = %source, "the index is damaged and made anew");
+                self.remade = Instant::now();
+                let (db, _) = make_anew(state)?;
+                *self.index.lock() = db;
+                self.head = Head::default();
+                self.replay(state, head).map(|_| ())
+            }
+            other => other,
+        }
     }
 
     fn apply(&mut self, located: &[Located], head: Head) -> Result<(), StoreError> {
@@ -236,6 +281,10 @@ impl IndexWriter {
             apply::record(&transaction, one).map_err(&failed)?;
         }
         write_head(&transaction, head).map_err(&failed)?;
+        if self.head.seq == 0 {
+            let id = ledger_id(&self.index.paths)?.map(|id| id.to_string()).unwrap_or_default();
+            set_meta(&transaction, "ledger_id", &id).map_err(&failed)?;
+        }
         transaction.commit().map_err(&failed)?;
         drop(db);
         self.head = head;

@@ -39,43 +39,74 @@ impl IndexWriter {
             Err(e) => return Err(e),
         };
         let failed = || StoreError::io("read", &segment.path);
+        let mut pick = Pick { last: self.head, doubtful: None };
         let (mut taken, mut group, mut bytes) = (0, Vec::new(), 0u64);
-        let mut last = self.head;
         loop {
-            let mut skip = false;
-            let line = match lines.next_line().map_err(failed())? {
+            let whole = match lines.next_line().map_err(failed())? {
                 None => break,
-                Some(line) if line.ended => Some(line),
-                Some(_) => {
-                    skip = true;
-                    None
-                }
-            };
-            if let Some(line) = line {
-                if let Ok(record) = serde_json::from_slice::<Record>(line.text) {
-                    if record.seq > last.seq && record.seq <= head.seq {
-                        last = Head { seq: record.seq, hash: line_hash(line.text) };
-                        let length = line.text.len() as u64;
-                        bytes += length;
+                Some(line) if line.ended => {
+                    let length = line.text.len() as u64;
+                    bytes += length;
+                    if let Ok(record) = serde_json::from_slice::<Record>(line.text)
+                        && record.seq <= head.seq
+                    {
+                        let seen = Head { seq: record.seq, hash: line_hash(line.text) };
                         let (segment, offset) = (segment.first, line.offset);
-                        group.push(Located { segment, offset, length, record });
+                        pick.next(seen, Located { segment, offset, length, record }, &mut group);
                     }
+                    true
                 }
-            }
-            if skip {
+                Some(_) => false,
+            };
+            if !whole {
                 lines.skip_unended().map_err(failed())?;
             }
             if group.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
-                self.apply(&group, last)?;
                 taken += group.len() as u64;
+                self.apply(&group, pick.last)?;
                 group.clear();
                 bytes = 0;
             }
         }
+        pick.end(&mut group);
         if !group.is_empty() {
-            self.apply(&group, last)?;
             taken += group.len() as u64;
+            self.apply(&group, pick.last)?;
         }
         Ok(taken)
+    }
+}
+
+/// Follows the numbers through a ledger that may be broken: one forged number
+/// must not make everything behind it look old.
+struct Pick {
+    last: Head,
+    /// A record whose number does not follow, until the next one bears it out.
+    doubtful: Option<(Head, Located)>,
+}
+
+impl Pick {
+    fn next(&mut self, seen: Head, one: Located, group: &mut Vec<Located>) {
+        if seen.seq <= self.last.seq {
+            return;
+        }
+        if seen.seq == self.last.seq + 1 {
+            self.doubtful = None;
+        } else if let Some((before, held)) = self.doubtful.take_if(|(b, _)| b.seq + 1 == seen.seq) {
+            self.last = before;
+            group.push(held);
+        } else {
+            self.doubtful = Some((seen, one));
+            return;
+        }
+        self.last = seen;
+        group.push(one);
+    }
+
+    fn end(&mut self, group: &mut Vec<Located>) {
+        if let Some((head, held)) = self.doubtful.take() {
+            self.last = head;
+            group.push(held);
+        }
     }
 }

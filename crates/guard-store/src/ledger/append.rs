@@ -30,7 +30,7 @@ pub(crate) struct Appender {
     length: u64,
     /// Up to where space is allocated.
     allocated: u64,
-    reserve_error: Option<String>,
+    reserve_error: Option<Errno>,
     /// Something may stand beyond `length`, left by a write that failed.
     dirty: bool,
 }
@@ -70,7 +70,10 @@ impl Appender {
     }
 
     pub(crate) fn reserve_state(&self) -> Reserve {
-        Reserve { bytes: self.allocated.saturating_sub(self.length), error: self.reserve_error.clone() }
+        Reserve {
+            bytes: self.allocated.saturating_sub(self.length),
+            error: self.reserve_error.map(|e| std::io::Error::from(e).to_string()),
+        }
     }
 
     /// True where the whole reserve is there.
@@ -78,21 +81,36 @@ impl Appender {
         self.allocated.saturating_sub(self.length) >= RESERVE
     }
 
+    /// True where the file system can allocate ahead, though it may be full now.
+    pub(crate) fn can_reserve(&self) -> bool {
+        self.reserve_error.is_none_or(is_full)
+    }
+
     /// Allocates ahead again once less than the reserve is left, half of it more
-    /// than needed so that this is rare.
+    /// than needed so that this is rare. On a disk that is nearly full it takes
+    /// what it can get.
     fn reserve(&mut self) {
-        if self.has_reserve() {
+        if self.has_reserve() || !self.can_reserve() {
             return;
         }
-        let from = self.allocated.max(self.length);
-        let until = self.length + RESERVE + RESERVE / 2;
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, from, until - from) {
-            Ok(()) => {
-                self.allocated = until;
-                self.reserve_error = None;
+        for size in [RESERVE / 2 * 3, RESERVE, RESERVE / 4, RESERVE / 16, RESERVE / 64] {
+            match self.allocate(self.length + size) {
+                Ok(()) => break,
+                Err(e) => self.reserve_error = Some(e),
             }
-            Err(e) => self.reserve_error = Some(std::io::Error::from(e).to_string()),
         }
+        if self.has_reserve() {
+            self.reserve_error = None;
+        }
+    }
+
+    fn allocate(&mut self, until: u64) -> Result<(), Errno> {
+        let from = self.allocated.max(self.length);
+        if until > from {
+            rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, from, until - from)?;
+            self.allocated = until;
+        }
+        Ok(())
     }
 
     /// Tries to get the reserve back.
@@ -145,21 +163,14 @@ impl Appender {
     /// Refuses a write that has no room before a byte of it is written, because
     /// cutting it off again would give the reserve away as well.
     fn make_room(&mut self, more: u64) -> Result<(), StoreError> {
-        let until = self.length.saturating_add(more);
-        if until <= self.allocated {
-            return Ok(());
-        }
-        let from = self.allocated.max(self.length);
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, from, until - from) {
-            Ok(()) => self.allocated = until,
-            Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
-                self.reserve_error = Some(std::io::Error::from(e).to_string());
-                return Err(StoreError::sys("allocate space for", &self.segment.path)(e));
+        match self.allocate(self.length.saturating_add(more)) {
+            Err(e) if is_full(e) => {
+                self.reserve_error = Some(e);
+                Err(StoreError::sys("allocate space for", &self.segment.path)(e))
             }
-            // The file system cannot allocate ahead: the write itself will tell.
-            Err(_) => {}
+            // A file system that cannot allocate ahead: the write itself will tell.
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn cut_back(&mut self) -> std::io::Result<()> {
@@ -177,4 +188,8 @@ impl Appender {
             tracing::warn!(file = %self.segment.path.display(), %error, "cannot give back reserved ledger space");
         }
     }
+}
+
+fn is_full(e: Errno) -> bool {
+    matches!(e, Errno::NOSPC | Errno::DQUOT | Errno::FBIG)
 }

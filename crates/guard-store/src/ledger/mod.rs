@@ -32,10 +32,10 @@ pub(crate) use recover::{Remembered, first_record_hash};
 pub(crate) use segments::{MAX_JUMP, Segment};
 
 use crate::error::StoreError;
-use crate::index::{Index, IndexOpened};
+use crate::index::{Index, IndexOpened, Probe};
 use crate::keys::HostKey;
 use crate::state_dir::StateDir;
-use writer::{Message, Request, Writer};
+use writer::{Message, Request, Want, Writer};
 
 /// A checkpoint stands at least this often, in records.
 pub const CHECKPOINT_EVERY: u64 = 1000;
@@ -86,8 +86,8 @@ impl Ledger {
         key: HostKey,
         clock: impl Fn() -> Timestamp + Send + 'static,
     ) -> Result<(Self, Opened), StoreError> {
-        let found = recover::recover(state, &key.public())?;
-        Self::start(state, key, Box::new(clock), found)
+        let (found, probe) = recover::recover(state, &key.public())?;
+        Self::start(state, key, Box::new(clock), found, probe)
     }
 
     /// Opens a broken ledger: every file stays as it is, as evidence, and a new
@@ -102,8 +102,8 @@ impl Ledger {
         clock: impl Fn() -> Timestamp + Send + 'static,
         broken: &LedgerBreak,
     ) -> Result<(Self, Opened), StoreError> {
-        let found = recover::after_break(state, broken)?;
-        Self::start(state, key, Box::new(clock), found)
+        let (found, probe) = recover::after_break(state, broken)?;
+        Self::start(state, key, Box::new(clock), found, probe)
     }
 
     fn start(
@@ -111,8 +111,9 @@ impl Ledger {
         key: HostKey,
         clock: Box<dyn Fn() -> Timestamp + Send>,
         found: recover::Found,
+        probe: Probe,
     ) -> Result<(Self, Opened), StoreError> {
-        let (index, index_opened) = crate::index::open_for_writing(state, found.head)?;
+        let (index, index_opened) = crate::index::open_for_writing(state, probe, found.head)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 head: found.head,
@@ -205,11 +206,11 @@ impl LedgerHandle {
         events: Vec<Event>,
         done: impl FnOnce(Result<Vec<Record>, StoreError>) + Send + 'static,
     ) {
-        let request = Request { environment, events, done: Box::new(done) };
-        if let Err(unsent) = self.sender.send(Message::Append(request)) {
-            if let Message::Append(request) = unsent.0 {
-                (request.done)(Err(StoreError::LedgerClosed));
-            }
+        let request = Request { want: Want { environment, events }, done: Box::new(done) };
+        if let Err(unsent) = self.sender.send(Message::Append(request))
+            && let Message::Append(request) = unsent.0
+        {
+            (request.done)(Err(StoreError::LedgerClosed));
         }
     }
 

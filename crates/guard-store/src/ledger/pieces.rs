@@ -1,8 +1,8 @@
 //! Makes every event fit into a ledger line: findings that are too many go into
 //! further records, a single finding that is too large is shortened and says so.
 
-use guard_model::Finding;
 use guard_model::ledger::Event;
+use guard_model::{Finding, Severity};
 use sha2::{Digest as _, Sha256};
 
 /// What one event's findings may add up to before they are split, bytes of JSON.
@@ -13,31 +13,52 @@ pub(crate) const FINDINGS_BYTES: usize = 1024 * 1024;
 /// a finding that had to be shortened, bytes.
 const KEPT_VALUE: usize = 256;
 
-/// The event with as many findings as fit, and the findings left over in parts.
-pub(crate) fn split(mut event: Event) -> (Event, Vec<Vec<Finding>>) {
-    let findings = match &mut event {
-        Event::AlertOpened { findings, .. }
-        | Event::AlertGrew { findings, .. }
-        | Event::WindowChange { findings, .. } => findings,
-        _ => return (event, Vec::new()),
-    };
-    let mut parts = parts(std::mem::take(findings)).into_iter();
-    *findings = parts.next().unwrap_or_default();
-    (event, parts.collect())
+/// An event that fits, and what of its findings comes after it.
+pub(crate) struct Split {
+    pub(crate) first: Event,
+    pub(crate) rest: Vec<Rest>,
 }
 
-/// The record that carries a further part of `event`, which became record `seq`.
-pub(crate) fn continuation(event: &Event, seq: u64, findings: Vec<Finding>) -> Option<Event> {
-    match event {
-        Event::AlertOpened { severity, .. } => {
-            Some(Event::AlertGrew { alert: seq, severity: *severity, findings })
+/// A further part of an event's findings.
+pub(crate) enum Rest {
+    /// Joins an alert; `None` is the alert that the first part opens.
+    Alert(Option<u64>, Severity, Vec<Finding>),
+    /// Belongs to a window.
+    Window(u64, Vec<Finding>),
+}
+
+impl Rest {
+    /// The event that carries it; `first` is the number of the record before.
+    pub(crate) fn into_event(self, first: u64) -> Event {
+        match self {
+            Self::Alert(alert, severity, findings) => {
+                Event::AlertGrew { alert: alert.unwrap_or(first), severity, findings }
+            }
+            Self::Window(window, findings) => Event::WindowChange { window, findings },
         }
-        Event::AlertGrew { alert, severity, .. } => {
-            Some(Event::AlertGrew { alert: *alert, severity: *severity, findings })
-        }
-        Event::WindowChange { window, .. } => Some(Event::WindowChange { window: *window, findings }),
-        _ => None,
     }
+}
+
+/// Splits an event whose findings are too many for one line.
+pub(crate) fn split(mut event: Event) -> Split {
+    let cut = |findings: &mut Vec<Finding>| {
+        let mut parts = parts(std::mem::take(findings)).into_iter();
+        *findings = parts.next().unwrap_or_default();
+        parts
+    };
+    let rest = match &mut event {
+        Event::AlertOpened { findings, severity, .. } => {
+            cut(findings).map(|part| Rest::Alert(None, *severity, part)).collect()
+        }
+        Event::AlertGrew { alert, findings, severity } => {
+            cut(findings).map(|part| Rest::Alert(Some(*alert), *severity, part)).collect()
+        }
+        Event::WindowChange { window, findings } => {
+            cut(findings).map(|part| Rest::Window(*window, part)).collect()
+        }
+        _ => Vec::new(),
+    };
+    Split { first: event, rest }
 }
 
 fn parts(findings: Vec<Finding>) -> Vec<Vec<Finding>> {

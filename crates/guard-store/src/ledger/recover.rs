@@ -12,6 +12,7 @@ use guard_model::ledger::{Broken, Event, Head, Record, Verifier, line_hash};
 
 use crate::durable;
 use crate::error::{Damage, StoreError};
+use crate::index::Probe;
 use crate::keys::PublicKey;
 use crate::ledger::breaks::{BreakCause, LedgerBreak};
 use crate::ledger::lines::MAX_LINE;
@@ -64,27 +65,28 @@ pub(crate) struct Remembered {
     pub(crate) by: String,
 }
 
-pub(super) fn after_break(state: &StateDir, broken: &LedgerBreak) -> Result<Found, StoreError> {
+pub(super) fn after_break(state: &StateDir, broken: &LedgerBreak) -> Result<(Found, Probe), StoreError> {
     let mut segments = Segment::list(&state.ledger())?;
     while segments.last().is_some_and(|s| s.first > broken.resume_after) {
         // Only an empty file can stand there: a chain that was begun and never written to.
         drop_empty(&mut segments)?;
     }
     let head = Head { seq: broken.resume_after, hash: Digest([0; 32]) };
-    Ok(Found::at_end_of(segments, head))
+    Ok((Found::at_end_of(segments, head), Probe::new(state)))
 }
 
-pub(super) fn recover(state: &StateDir, key: &PublicKey) -> Result<Found, StoreError> {
+pub(super) fn recover(state: &StateDir, key: &PublicKey) -> Result<(Found, Probe), StoreError> {
     let mut segments = Segment::list(&state.ledger())?;
     while segments.last().is_some_and(is_empty_file) {
         drop_empty(&mut segments)?;
     }
-    let first_line = segments.first().map(|s| first_record_hash(s)).transpose()?.flatten();
+    let first_line = segments.first().map(first_record_hash).transpose()?.flatten();
     let mut remembered = lock_heads(state, key);
-    remembered.extend(crate::index::remembered(state, first_line));
+    let probe = Probe::new(state);
+    remembered.extend(probe.remembered(first_line));
     let Some(last) = segments.last().cloned() else {
         let found = Found::at_end_of(segments, Head::default());
-        return check_remembered(state, found, &remembered, 0);
+        return Ok((check_remembered(state, found, &remembered, 0)?, probe));
     };
     let start = start_of(&segments, &last, &remembered)?;
     let scan = scan(&last, start, &remembered)?;
@@ -110,7 +112,7 @@ pub(super) fn recover(state: &StateDir, key: &PublicKey) -> Result<Found, StoreE
             found = Found { new_segment: true, length: 0, marks: Marks::default(), ..found };
         }
     }
-    Ok(found)
+    Ok((found, probe))
 }
 
 fn is_empty_file(segment: &Segment) -> bool {
@@ -118,10 +120,10 @@ fn is_empty_file(segment: &Segment) -> bool {
 }
 
 fn drop_empty(segments: &mut Vec<Segment>) -> Result<(), StoreError> {
-    if let Some(segment) = segments.pop() {
-        if is_empty_file(&segment) {
-            durable::remove_if_there(&segment.path)?;
-        }
+    if let Some(segment) = segments.pop()
+        && is_empty_file(&segment)
+    {
+        durable::remove_if_there(&segment.path)?;
     }
     Ok(())
 }

@@ -255,10 +255,10 @@ impl Walk<'_> {
             return;
         }
         let before = self.verifier.head().seq;
-        if let Ok(record) = serde_json::from_slice::<Record>(text) {
-            if Some(record.seq) == before.checked_add(1) {
-                self.verifier = Verifier::after(Head { seq: before, hash: record.prev });
-            }
+        if let Ok(record) = serde_json::from_slice::<Record>(text)
+            && Some(record.seq) == before.checked_add(1)
+        {
+            self.verifier = Verifier::after(Head { seq: before, hash: record.prev });
         }
     }
 

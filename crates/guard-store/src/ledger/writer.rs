@@ -22,13 +22,24 @@ const GROUP: usize = 256;
 /// A record without a checkpoint after it gets one after this time.
 const SIGN_AFTER: Duration = Duration::from_secs(3600);
 
+/// How soon a full disk is asked again for a new ledger file.
+const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
 /// How soon the index and the reserve are tried again after a failure.
 const REPAIR_AFTER: Duration = Duration::from_secs(5);
 
-pub(super) struct Request {
+/// Who is told how a write went.
+pub(super) type Done = Box<dyn FnOnce(Result<Vec<Record>, StoreError>) + Send>;
+
+/// What is to be written.
+pub(super) struct Want {
     pub(super) environment: Option<String>,
     pub(super) events: Vec<Event>,
-    pub(super) done: Box<dyn FnOnce(Result<Vec<Record>, StoreError>) + Send>,
+}
+
+pub(super) struct Request {
+    pub(super) want: Want,
+    pub(super) done: Done,
 }
 
 pub(super) enum Message {
@@ -51,6 +62,7 @@ pub(super) struct Writer {
     chain: Chain,
     /// When the first record without a checkpoint was written.
     unsigned_since: Option<Instant>,
+    rotation_refused: Option<Instant>,
     file: Appender,
     index: IndexWriter,
     shared: Arc<Shared>,
@@ -130,6 +142,7 @@ impl Writer {
             clock,
             chain: Chain { head: found.head, unsigned: found.unsigned },
             unsigned_since: (found.unsigned > 0).then(Instant::now),
+            rotation_refused: None,
             file,
             index,
             shared,
@@ -181,8 +194,8 @@ impl Writer {
     /// How long nothing needs to be done by itself.
     fn wait(&self) -> Option<Duration> {
         let ailing = {
-            let state = self.shared.lock();
-            state.health.index_error.is_some() || state.health.reserve.error.is_some()
+            let index_lags = self.shared.lock().health.index_error.is_some();
+            index_lags || (self.file.can_reserve() && !self.file.has_reserve())
         };
         let sign = self.unsigned_since.map(|t| SIGN_AFTER.saturating_sub(t.elapsed()));
         if ailing { Some(sign.map_or(REPAIR_AFTER, |s| s.min(REPAIR_AFTER))) } else { sign }
@@ -190,12 +203,12 @@ impl Writer {
 
     /// What is to be done without anybody asking.
     fn tend(&mut self) {
-        if self.unsigned_since.is_some_and(|t| t.elapsed() >= SIGN_AFTER) {
-            if let Err(error) = self.checkpoint() {
-                tracing::error!(%error, "cannot write a ledger checkpoint");
-                // Tried again after the same time, not at once and for ever.
-                self.unsigned_since = Some(Instant::now());
-            }
+        if self.unsigned_since.is_some_and(|t| t.elapsed() >= SIGN_AFTER)
+            && let Err(error) = self.checkpoint()
+        {
+            tracing::error!(error = error.with_causes(), "cannot write a ledger checkpoint");
+            // Tried again after the same time, not at once and for ever.
+            self.unsigned_since = Some(Instant::now());
         }
         self.file.refill();
         self.index_on(&[]);
@@ -206,26 +219,24 @@ impl Writer {
         if group.is_empty() {
             return;
         }
-        let together: Vec<(Option<String>, Vec<Event>)> =
-            group.iter().map(|r| (r.environment.clone(), r.events.clone())).collect();
-        match self.write(&together) {
+        let (wants, dones): (Vec<Want>, Vec<Done>) = group.into_iter().map(|r| (r.want, r.done)).unzip();
+        match self.write(&wants) {
             Ok(answers) => {
-                for (request, records) in group.into_iter().zip(answers) {
-                    (request.done)(Ok(records));
+                for (done, records) in dones.into_iter().zip(answers) {
+                    done(Ok(records));
                 }
             }
-            Err(_) if group.len() > 1 => {
+            Err(_) if wants.len() > 1 => {
                 // One that is too large for what is left of the disk must not take the others down.
-                for request in group {
-                    let one = [(request.environment, request.events)];
-                    let answer = self.write(&one).map(|mut answers| answers.pop().unwrap_or_default());
-                    (request.done)(answer.map_err(not_durable));
+                for (want, done) in wants.iter().zip(dones) {
+                    let answer = self.write(std::slice::from_ref(want));
+                    done(answer.map(|mut a| a.pop().unwrap_or_default()).map_err(not_durable));
                 }
             }
             Err(e) => {
                 let source = Arc::new(e);
-                for request in group {
-                    (request.done)(Err(StoreError::NotDurable { source: Arc::clone(&source) }));
+                for done in dones {
+                    done(Err(StoreError::NotDurable { source: Arc::clone(&source) }));
                 }
             }
         }
@@ -235,9 +246,10 @@ impl Writer {
         if self.chain.unsigned == 0 {
             return Ok(());
         }
+        self.look_after_file().map_err(not_durable)?;
         let mut batch = self.batch();
         batch.add_checkpoint(self)?;
-        self.write_batch(batch).map_err(not_durable)
+        self.write_batch(batch).map(|_| ()).map_err(not_durable)
     }
 
     fn batch(&self) -> Batch {
@@ -245,45 +257,37 @@ impl Writer {
     }
 
     /// Writes what several callers want; answers with each caller's records.
-    fn write(&mut self, requests: &[(Option<String>, Vec<Event>)]) -> Result<Vec<Vec<Record>>, StoreError> {
-        self.look_after_file();
+    fn write(&mut self, wants: &[Want]) -> Result<Vec<Vec<Record>>, StoreError> {
+        self.look_after_file().inspect_err(|e| self.note_failure(e))?;
         let mut batch = self.batch();
-        let mut places = Vec::with_capacity(requests.len());
-        for (environment, events) in requests {
-            let mut own = Vec::with_capacity(events.len());
-            for event in events {
-                let (event, rest) = pieces::split(event.clone());
-                let head = event.clone();
-                let place = batch.add(self, environment.as_ref(), event)?;
+        // For each caller, which records of the batch are the answer.
+        let mut places = Vec::with_capacity(wants.len());
+        for want in wants {
+            let mut own = Vec::with_capacity(want.events.len());
+            for event in &want.events {
+                let split = pieces::split(event.clone());
+                let place = batch.add(self, want.environment.as_ref(), split.first)?;
                 let seq = batch.records.get(place).map_or(0, |(r, _)| r.seq);
                 own.push(place);
-                for findings in rest {
-                    if let Some(more) = pieces::continuation(&head, seq, findings) {
-                        batch.add(self, environment.as_ref(), more)?;
-                    }
+                for rest in split.rest {
+                    batch.add(self, want.environment.as_ref(), rest.into_event(seq))?;
                 }
             }
             places.push(own);
         }
-        let records: Vec<Record> = batch.records.iter().map(|(r, _)| r.clone()).collect();
-        self.write_batch(batch)?;
-        let pick = |own: Vec<usize>| own.into_iter().filter_map(|i| records.get(i).cloned()).collect();
-        Ok(places.into_iter().map(pick).collect())
+        let mut records = self.write_batch(batch)?.into_iter().enumerate();
+        let mut pick = |place: usize| records.find(|(i, _)| *i == place).map(|(_, r)| r);
+        Ok(places.into_iter().map(|own| own.into_iter().filter_map(&mut pick).collect()).collect())
     }
 
     /// On the disk, then in the index, then told.
-    fn write_batch(&mut self, batch: Batch) -> Result<(), StoreError> {
+    fn write_batch(&mut self, batch: Batch) -> Result<Vec<Record>, StoreError> {
         if batch.records.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.rotate();
         let at = self.file.length();
-        if let Err(e) = self.file.append(&batch.bytes) {
-            let mut state = self.shared.lock();
-            state.health.write_error = Some(with_causes(&e));
-            state.health.reserve = self.file.reserve_state();
-            return Err(e);
-        }
+        self.file.append(&batch.bytes).inspect_err(|e| self.note_failure(e))?;
         self.chain = batch.chain;
         match (self.chain.unsigned, self.unsigned_since) {
             (0, _) => self.unsigned_since = None,
@@ -313,17 +317,23 @@ impl Writer {
         }
         self.index_on(&located);
         self.wake();
-        Ok(())
+        Ok(located.into_iter().map(|l| l.record).collect())
+    }
+
+    fn note_failure(&self, e: &StoreError) {
+        let mut state = self.shared.lock();
+        state.health.write_error = Some(e.with_causes());
+        state.health.reserve = self.file.reserve_state();
     }
 
     fn index_on(&mut self, located: &[Located]) {
         let head = self.chain.head;
         let outcome = self.index.catch_up(&self.state, located, head);
         let mut state = self.shared.lock();
-        state.health.index_error = outcome.as_ref().err().map(with_causes);
+        state.health.index_error = outcome.as_ref().err().map(StoreError::with_causes);
         drop(state);
         if let Err(error) = outcome {
-            tracing::error!(error = with_causes(&error), "the index lags behind the ledger");
+            tracing::error!(error = error.with_causes(), "the index lags behind the ledger");
         }
     }
 
@@ -346,27 +356,33 @@ impl Writer {
     /// Goes on in a new file once this one is long; not while the disk is full,
     /// because the reserve belongs to this one.
     fn rotate(&mut self) {
-        if self.file.length() < ROTATE_AT {
+        let early = self.rotation_refused.is_some_and(|t| t.elapsed() < ROTATE_AGAIN_AFTER);
+        if self.file.length() < ROTATE_AT || early {
             return;
         }
         match Appender::create(&self.state.ledger(), self.chain.head.seq + 1) {
-            Ok(new) if new.has_reserve() || !self.file.has_reserve() => {
+            Ok(new) if new.has_reserve() || !new.can_reserve() => {
                 self.file.finish();
                 self.file = new;
                 self.tell_new_segment();
             }
             Ok(new) => {
+                self.rotation_refused = Some(Instant::now());
                 if let Err(error) = crate::durable::remove_if_there(&new.segment().path) {
                     tracing::warn!(%error, "cannot remove an unused ledger file");
                 }
             }
-            Err(error) => tracing::warn!(%error, "cannot begin a new ledger file"),
+            Err(error) => {
+                self.rotation_refused = Some(Instant::now());
+                tracing::warn!(error = error.with_causes(), "cannot begin a new ledger file");
+            }
         }
     }
 
-    /// Starts a new chain in a new file where somebody changed this one.
-    fn look_after_file(&mut self) {
-        let Some(how) = self.file.disturbed() else { return };
+    /// Starts a new chain in a new file where somebody changed this one: what is
+    /// written to a file that has no name any more would be lost.
+    fn look_after_file(&mut self) -> Result<(), StoreError> {
+        let Some(how) = self.file.disturbed() else { return Ok(()) };
         let after = self.chain.head.seq;
         let broken = LedgerBreak {
             file: self.file.segment().path.clone(),
@@ -376,17 +392,12 @@ impl Writer {
             resume_after: after,
         };
         tracing::error!(%broken, "the ledger was tampered with");
-        let created = crate::state_dir::make_dir(&self.state.ledger(), 0o700)
-            .and_then(|()| Appender::create(&self.state.ledger(), after + 1));
-        match created {
-            Ok(new) => {
-                self.file = new;
-                self.chain = Chain { head: Head { seq: after, hash: Digest([0; 32]) }, unsigned: 0 };
-                self.tell_new_segment();
-                self.shared.lock().health.disturbed.push(broken);
-            }
-            Err(error) => tracing::error!(%error, "cannot begin a new ledger file"),
-        }
+        crate::state_dir::make_dir(&self.state.ledger(), 0o700)?;
+        self.file = Appender::create(&self.state.ledger(), after + 1)?;
+        self.chain = Chain { head: Head { seq: after, hash: Digest([0; 32]) }, unsigned: 0 };
+        self.tell_new_segment();
+        self.shared.lock().health.disturbed.push(broken);
+        Ok(())
     }
 
     fn tell_new_segment(&self) {
@@ -401,16 +412,4 @@ impl Writer {
 
 fn not_durable(e: StoreError) -> StoreError {
     StoreError::NotDurable { source: Arc::new(e) }
-}
-
-/// An error and what is behind it, for one line of text.
-fn with_causes(e: &StoreError) -> String {
-    let mut text = e.to_string();
-    let mut cause = std::error::Error::source(e);
-    while let Some(c) = cause {
-        text.push_str(": ");
-        text.push_str(&c.to_string());
-        cause = c.source();
-    }
-    text
 }

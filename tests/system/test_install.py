@@ -9,6 +9,7 @@ import pytest
 import application
 from guard import ENVIRONMENT, LOGS, ROOT, STATE, UNIT, Guard, attributes, package
 from machine import wait_until
+from paths import REPOSITORY
 
 HIGHEST_EXPOSURE = 3.5
 
@@ -84,6 +85,19 @@ def test_anybody_can_verify_the_lock_file(guard):
     assert lock.lines() == [ENVIRONMENT, "locked", "1"]
     forged = ["bash", "-c", shell[2].replace("head -n1", "sed -n '1s/locked/unlocked/p'", 1)]
     run(forged, user="nobody", status=255)
+
+
+def test_everything_opens_without_guardd(guard, before):
+    """The shell lines of the operations guide, as they stand there, on a copy of the tree and of the state."""
+    text = (REPOSITORY / "docs/operations.md").read_text().partition("## Without guardd")[2]
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)[:4]
+    blocks[0] = blocks[0].replace("/mnt/", "/root/mnt/")
+    run = guard.machine.run
+    run(f"mkdir -p /root/mnt/srv /root/mnt/var/lib && cp -a {ROOT} /root/mnt/srv/ && cp -a {STATE} /root/mnt/var/lib/")
+    said = run(["bash", "-e", "-o", "pipefail", "-c", "\n".join(blocks)])
+    assert 'Good "guardd-baseline" signature' in said.out and "undo.jsonl: OK" in said.out
+    found = attributes(guard.machine.path("/root/mnt/srv/app"))
+    assert {path: values[0] for path, values in found.items()} == {path: values[0] for path, values in before.items()}
 
 
 def test_logs_are_for_the_group(guard):

@@ -30,16 +30,17 @@ pub(crate) trait Backend: Send {
     fn unwatch(&mut self, directory: &Path);
 }
 
-/// Which events' paths are worth a lock: the root, all below, all above, and the canary.
+/// Which events' paths are worth a lock: the root, all below, all above, and the canaries.
 #[derive(Debug, Clone)]
 pub(crate) struct Interest {
     pub(crate) root: PathBuf,
-    pub(crate) canary: PathBuf,
+    /// The canaries' directory.
+    pub(crate) canaries: PathBuf,
 }
 
 impl Interest {
     pub(crate) fn has(&self, path: &Path) -> bool {
-        path.starts_with(&self.root) || self.root.starts_with(path) || path == self.canary
+        path.starts_with(&self.root) || self.root.starts_with(path) || path.starts_with(&self.canaries)
     }
 }
 

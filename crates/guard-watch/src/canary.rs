@@ -1,7 +1,8 @@
 //! Proves that hints still come through: a file that is touched, and whose
-//! event must arrive by every environment's whole way.
+//! event must arrive by every environment's whole way. Pings take turns with a
+//! few files, so that a late event of one ping does not answer the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,12 +11,13 @@ use std::time::SystemTime;
 
 use crate::error::WatchError;
 use crate::hint::EnvId;
+use crate::inbox::News;
 
-/// The canary's file and the pings that are under way.
+/// The canaries' directory and the pings that are under way.
 #[derive(Debug)]
 pub(crate) struct Canary {
     directory: PathBuf,
-    file: PathBuf,
+    files: [PathBuf; Self::FILES],
     state: Mutex<State>,
 }
 
@@ -23,8 +25,17 @@ pub(crate) struct Canary {
 struct State {
     /// Device and inode of the directory that is watched.
     watched: Option<(u64, u64)>,
-    /// For each nonce the environments that have not answered yet.
-    pending: BTreeMap<u64, BTreeSet<EnvId>>,
+    /// Pings so far.
+    pings: usize,
+    pending: BTreeMap<u64, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// The file that was touched, as an index.
+    file: usize,
+    /// The environments that have not answered yet.
+    environments: BTreeSet<EnvId>,
 }
 
 /// Whether the directory is still the one that is watched.
@@ -35,7 +46,7 @@ pub(crate) enum Nest {
 }
 
 impl Canary {
-    const FILE: &str = "canary";
+    const FILES: usize = 8;
     /// Unanswered pings that are remembered; older ones have long been a gap.
     const PENDING: usize = 64;
 
@@ -43,31 +54,18 @@ impl Canary {
     pub(crate) fn new(directory: &Path) -> Result<Self, WatchError> {
         std::fs::create_dir_all(directory).map_err(|e| WatchError::io("make the directory", directory, e))?;
         let directory = directory.canonicalize().map_err(|e| WatchError::io("resolve", directory, e))?;
-        let canary = Self { file: directory.join(Self::FILE), directory, state: Mutex::default() };
+        let files = std::array::from_fn(|i| directory.join(format!("canary-{i}")));
+        let canary = Self { files, directory, state: Mutex::default() };
         canary.nest()?;
-        canary.open()?;
+        for file in &canary.files {
+            open(file)?;
+        }
         Ok(canary)
     }
 
     /// The directory to watch.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
-    }
-
-    /// The file whose events are the answer.
-    pub(crate) fn file(&self) -> &Path {
-        &self.file
-    }
-
-    fn open(&self) -> Result<File, WatchError> {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&self.file)
-            .map_err(|e| WatchError::io("open", &self.file, e))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -83,29 +81,51 @@ impl Canary {
         Ok(if before == Some(now) { Nest::Same } else { Nest::New })
     }
 
-    /// Touches the file. Only its times change, so this works on a full disk.
+    /// Touches the next file. Only its times change, so this works on a full disk.
     pub(crate) fn touch(&self, nonce: u64, environments: BTreeSet<EnvId>) -> Result<(), WatchError> {
         let mut state = self.lock();
-        state.pending.insert(nonce, environments);
+        let file = state.pings % Self::FILES;
+        state.pings = state.pings.wrapping_add(1);
+        state.pending.insert(nonce, Pending { file, environments });
         while state.pending.len() > Self::PENDING {
             state.pending.pop_first();
         }
         drop(state);
-        self.open()?
-            .set_modified(SystemTime::now())
-            .map_err(|e| WatchError::io("set the time of", &self.file, e))
+        let Some(path) = self.files.get(file) else { return Ok(()) };
+        open(path)?.set_modified(SystemTime::now()).map_err(|e| WatchError::io("set the time of", path, e))
     }
 
-    /// The file's event came through `env`: the nonces that are thereby answered.
-    pub(crate) fn heard(&self, env: EnvId) -> Vec<u64> {
+    /// Events of these paths came through `env`: the nonces that are thereby answered.
+    pub(crate) fn heard(&self, env: EnvId, paths: &HashMap<PathBuf, News>) -> Vec<u64> {
+        let heard = self.files.each_ref().map(|file| paths.contains_key(file));
+        if heard.contains(&true) { self.answered(env, |i| heard.get(i) == Some(&true)) } else { Vec::new() }
+    }
+
+    /// `env` is not waited for any more: the nonces that are thereby answered.
+    pub(crate) fn without(&self, env: EnvId) -> Vec<u64> {
+        self.answered(env, |_| true)
+    }
+
+    fn answered(&self, env: EnvId, counts: impl Fn(usize) -> bool) -> Vec<u64> {
         let mut answered = Vec::new();
-        self.lock().pending.retain(|nonce, waiting| {
-            waiting.remove(&env);
-            if waiting.is_empty() {
+        self.lock().pending.retain(|nonce, ping| {
+            let done = counts(ping.file) && ping.environments.remove(&env) && ping.environments.is_empty();
+            if done {
                 answered.push(*nonce);
             }
-            !waiting.is_empty()
+            !done
         });
         answered
     }
+}
+
+fn open(file: &Path) -> Result<File, WatchError> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(file)
+        .map_err(|e| WatchError::io("open", file, e))
 }

@@ -89,6 +89,9 @@ impl Shared {
     /// Putting everything up anew happens at most this often, whatever an
     /// intruder does; what happens between is in the gap that is told after.
     const BREATH: Duration = Duration::from_secs(2);
+    /// In a storm batches are this far apart, so that paths coalesce; what comes
+    /// after a quiet moment is handled at once.
+    const LULL: Duration = Duration::from_millis(1);
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
@@ -116,31 +119,30 @@ impl Shared {
     fn run(&self) {
         let mut reason: Option<Reason> = None;
         let mut raised: Option<Instant> = None;
+        let mut last = Instant::now();
         loop {
+            std::thread::sleep(Self::LULL.saturating_sub(last.elapsed()));
             let due = raised.map(|at| at + Self::BREATH).filter(|_| reason.is_some());
             let batch = self.inbox.take(due);
             if batch.stop {
                 self.tree().lower();
                 return;
             }
-            self.answer(&batch);
+            last = Instant::now();
+            let answered = self.canary.heard(self.id, &batch.paths);
             if let Some(new) = self.handle(batch) {
                 // The first reason is the one that explains the others.
                 reason.get_or_insert(new);
+            }
+            // After the hints that came along with it.
+            for nonce in answered {
+                self.say(Hint::Alive { nonce });
             }
             if raised.is_none_or(|at| at.elapsed() >= Self::BREATH)
                 && let Some(reason) = reason.take()
             {
                 self.raise(reason);
                 raised = Some(Instant::now());
-            }
-        }
-    }
-
-    fn answer(&self, batch: &Batch) {
-        if batch.paths.contains_key(self.canary.file()) {
-            for nonce in self.canary.heard(self.id) {
-                self.say(Hint::Alive { nonce });
             }
         }
     }
@@ -165,9 +167,7 @@ impl Shared {
         let mut reason = None;
         {
             let mut tree = self.tree();
-            if batch.canary {
-                tree.watch_canary();
-            }
+            let mut canaries = batch.canary;
             let (mut root_touched, mut root_moved) = (false, false);
             for (path, news) in batch.paths {
                 match tree.locate(&path) {
@@ -183,8 +183,12 @@ impl Shared {
                         root_touched = true;
                         root_moved |= news == News::Structure;
                     }
+                    Place::Canaries => canaries |= news == News::Structure,
                     Place::Elsewhere => {}
                 }
+            }
+            if canaries {
+                tree.watch_canaries();
             }
             if root_touched {
                 touched.insert(RelPath::root());

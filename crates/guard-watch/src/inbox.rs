@@ -83,6 +83,14 @@ impl Inbox {
         }
     }
 
+    /// Runs `f` while nobody can add anything.
+    #[cfg(test)]
+    pub(crate) fn while_held(&self, f: impl FnOnce()) {
+        let held = self.lock();
+        f();
+        drop(held);
+    }
+
     pub(crate) fn path(&self, path: PathBuf, news: News) {
         self.change(|batch| {
             if batch.paths.len() >= Self::PATHS && !batch.paths.contains_key(&path) {

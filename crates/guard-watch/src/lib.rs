@@ -22,6 +22,9 @@ mod inotify;
 mod tree;
 mod watcher;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::WatchError;
 pub use hint::{EnvId, Hint, WatchReport};
 pub use watcher::Watcher;

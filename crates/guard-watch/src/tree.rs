@@ -31,6 +31,8 @@ pub(crate) enum Place {
     Inside(RelPath),
     /// A directory above the root.
     Above,
+    /// The canaries' directory.
+    Canaries,
     /// Of no interest.
     Elsewhere,
 }
@@ -51,8 +53,8 @@ pub(crate) struct Ground {
     /// Absolute, without `.` and `..`.
     pub(crate) root: PathBuf,
     pub(crate) policy: Arc<Policy>,
-    pub(crate) canary_directory: PathBuf,
-    pub(crate) canary: PathBuf,
+    /// The canaries' directory.
+    pub(crate) canaries: PathBuf,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) start: Start,
 }
@@ -101,10 +103,10 @@ impl Tree {
     pub(crate) fn raise(&mut self) -> Result<WatchReport, WatchError> {
         self.lower();
         self.generation += 1;
-        let Ground { root, canary, inbox, start, .. } = &self.ground;
-        let interest = Interest { root: root.clone(), canary: canary.clone() };
+        let Ground { root, canaries, inbox, start, .. } = &self.ground;
+        let interest = Interest { root: root.clone(), canaries: canaries.clone() };
         self.backend = Some(start(inbox, self.generation, interest)?);
-        self.watch_canary();
+        self.watch_canaries();
         self.watch_above();
         self.root = handle_on(&self.ground.root);
         self.cover(&RelPath::root());
@@ -135,9 +137,9 @@ impl Tree {
         self.failed.len()
     }
 
-    /// Watches the canary's directory, anew if it was replaced.
-    pub(crate) fn watch_canary(&mut self) {
-        let directory = self.ground.canary_directory.clone();
+    /// Watches the canaries' directory, anew if it was replaced.
+    pub(crate) fn watch_canaries(&mut self) {
+        let directory = self.ground.canaries.clone();
         if let Err(refusal) = self.put_up(&directory) {
             self.note(RelPath::root(), format!("{}: {}", directory.display(), words(&refusal)));
         }
@@ -188,8 +190,9 @@ impl Tree {
 
     /// Where `path` lies.
     pub(crate) fn locate(&self, path: &Path) -> Place {
-        if path == self.ground.canary {
-            return Place::Elsewhere;
+        // They may lie inside the root, and are no news there.
+        if let Ok(name) = path.strip_prefix(&self.ground.canaries) {
+            return if name.as_os_str().is_empty() { Place::Canaries } else { Place::Elsewhere };
         }
         if let Ok(below) = path.strip_prefix(&self.ground.root) {
             return RelPath::from_bytes(below.as_os_str().as_bytes()).map_or(Place::Elsewhere, Place::Inside);

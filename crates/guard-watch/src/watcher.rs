@@ -81,8 +81,7 @@ impl Watcher {
             // Rebuilt from its components, so that event paths compare equal.
             root: root.components().collect(),
             policy,
-            canary_directory: self.canary.directory().to_owned(),
-            canary: self.canary.file().to_owned(),
+            canaries: self.canary.directory().to_owned(),
             inbox: Arc::clone(&inbox),
             start: self.start,
         });
@@ -100,7 +99,7 @@ impl Watcher {
     pub fn remove_environment(&self, env: EnvId) {
         let removed = self.environments().remove(&env);
         drop(removed);
-        for nonce in self.canary.heard(env) {
+        for nonce in self.canary.without(env) {
             (self.sink)(Hint::Alive { nonce });
         }
     }

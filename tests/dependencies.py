@@ -24,7 +24,7 @@ def main() -> int:
     graph = metadata(policy["graph"]["targets"])
     packages = {package["id"]: package for package in graph["packages"]}
     own = set(graph["workspace_members"])
-    built = reachable(graph, own)
+    built = built_by(graph, policy["graph"]["targets"], "--workspace", "--edges=normal,build,dev")
     foreign = [packages[i] for i in sorted(built - own)]
 
     problems = [
@@ -46,28 +46,18 @@ def metadata(targets: list[str]) -> dict:
     return json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def edges(graph: dict, with_dev: bool = True) -> dict[str, set[str]]:
-    """What each package needs to be built and run; what only its tests need counts for workspace members, or not at all."""
-    own = set(graph["workspace_members"]) if with_dev else set()
-    return {
-        node["id"]: {
-            dep["pkg"]
-            for dep in node["deps"]
-            if node["id"] in own or any(kind["kind"] != "dev" for kind in dep["dep_kinds"])
-        }
-        for node in graph["resolve"]["nodes"]
-    }
+def built_by(graph: dict, targets: list[str], *selection: str) -> set[str]:
+    """The ids of the packages that cargo would really build: unlike `cargo metadata`, `cargo tree` leaves out what a
+    feature that is off would need."""
+    command = ["cargo", "tree", "--locked", "--prefix=none", "--format={p}", *selection, *(f"--target={t}" for t in targets)]
+    lines = subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    wanted = {(words[0], words[1].removeprefix("v")) for words in map(str.split, lines) if len(words) > 1}
+    return {package["id"] for package in graph["packages"] if (package["name"], package["version"]) in wanted}
 
 
-def reachable(graph: dict, start: set[str], with_dev: bool = True) -> set[str]:
-    next_ones = edges(graph, with_dev)
-    seen, todo = set(start), list(start)
-    while todo:
-        for child in next_ones[todo.pop()]:
-            if child not in seen:
-                seen.add(child)
-                todo.append(child)
-    return seen
+def users(graph: dict, packages: dict, built: set[str], wanted: str) -> list[str]:
+    nodes = (node for node in graph["resolve"]["nodes"] if node["id"] in built)
+    return sorted({packages[node["id"]]["name"] for node in nodes if wanted in node["dependencies"]})
 
 
 def licences(foreign: list[dict], policy: dict) -> list[str]:
@@ -122,7 +112,7 @@ def bans(graph: dict, packages: dict, built: set[str], policy: dict) -> list[str
     found = []
     for ban in policy["deny"]:
         for i in sorted(i for i in built if packages[i]["name"] == ban["crate"]):
-            unexpected = [user for user in users(graph, packages, i) if user not in ban.get("wrappers", ())]
+            unexpected = [user for user in users(graph, packages, built, i) if user not in ban.get("wrappers", ())]
             if unexpected:
                 found.append(f"{ban['crate']} is banned ({ban['reason']}); needed by {', '.join(unexpected)}")
     return found
@@ -132,21 +122,23 @@ def duplicates(graph: dict, packages: dict, built: set[str], policy: dict) -> li
     versions = defaultdict(dict)
     for i in built:
         versions[packages[i]["name"]][packages[i]["version"]] = i
-    skipped = {tuple(skip["crate"].split("@")) for skip in policy["skip"]}
+    skipped = [tuple(skip["crate"].split("@")) for skip in policy["skip"]]
     found = []
     for name, having in sorted(versions.items()):
-        counted = {version: i for version, i in having.items() if (name, version) not in skipped}
+        counted = {v: i for v, i in having.items() if not any(name == n and covers(spec, v) for n, spec in skipped)}
         if len(counted) > 1:
-            uses = "; ".join(f"{v} by {', '.join(users(graph, packages, i))}" for v, i in sorted(counted.items()))
+            uses = "; ".join(f"{v} by {', '.join(users(graph, packages, built, i))}" for v, i in sorted(counted.items()))
             found.append(f"{name} is built in {len(counted)} versions: {uses}")
-    for name, version in sorted(skipped):
-        if len(versions.get(name, {})) < 2 or version not in versions[name]:
-            found.append(f"deny.toml skips {name}@{version}, which is no duplicate any more: remove the line")
+    for name, spec in skipped:
+        having = versions.get(name, {})
+        if len(having) < 2 or not any(covers(spec, version) for version in having):
+            found.append(f"deny.toml skips {name}@{spec}, which is no duplicate any more: remove the line")
     return found
 
 
-def users(graph: dict, packages: dict, wanted: str) -> list[str]:
-    return sorted({packages[i]["name"] for i, needs in edges(graph).items() if wanted in needs})
+def covers(spec: str, version: str) -> bool:
+    """Whether `0.10` means `0.10.9`."""
+    return version == spec or version.startswith(spec + ".")
 
 
 def sources(built) -> list[str]:
@@ -169,9 +161,9 @@ def wildcards(own: list[dict]) -> list[str]:
 def reasons(own: list[dict]) -> list[str]:
     """Every crate that ours name has a line in docs/dependencies.md, and every line names one of those."""
     direct = {dep["name"] for package in own for dep in package["dependencies"] if not dep.get("path")}
-    rows = re.findall(r"^\|\s*`([^`]+)`", REASONS.read_text(), flags=re.MULTILINE) if REASONS.exists() else []
+    rows = re.findall(r"^\|\s*`?([a-z][\w-]*)`?\s*\|", REASONS.read_text(), flags=re.MULTILINE) if REASONS.exists() else []
     return [f"docs/dependencies.md has no line for {name}" for name in sorted(direct - set(rows))] + [
-        f"docs/dependencies.md has a line for {name}, which no crate of ours uses" for name in sorted(set(rows) - direct)
+        f"docs/dependencies.md has a line for {name}, which no crate of ours uses" for name in sorted(set(rows) - direct - {"crate"})
     ]
 
 

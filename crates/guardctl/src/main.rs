@@ -1,2 +1,7 @@
-//! Placeholder replaced by the first milestone.
-fn main() {}
+//! The client of the guard daemon; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guardctl::run(std::env::args_os())
+}

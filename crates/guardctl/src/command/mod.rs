@@ -1,0 +1,40 @@
+//! The commands: from arguments to a call and from its answer to output.
+
+mod alerts;
+mod baseline;
+mod environment;
+mod log;
+mod offline;
+mod watch;
+
+use crate::arguments::Command;
+use crate::ctl::{Ctl, Outcome};
+use crate::view::Look;
+
+/// Does what was asked for.
+pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
+    match command {
+        Command::Status { environment } => environment::status(ctl, environment.as_deref()),
+        Command::Watch { environment } => watch::watch(ctl, environment),
+        Command::Alerts { command, list } => alerts::dispatch(ctl, command, list),
+        Command::Who { environment, path } => environment::who(ctl, environment, &path),
+        Command::Log { command, show } => log::dispatch(ctl, command, show),
+        Command::Lock { environment, reason, anyway, break_links } => {
+            environment::lock(ctl, environment, reason, anyway, break_links)
+        }
+        Command::Unlock { environment, reason, maintainer, length } => {
+            environment::unlock(ctl, environment, reason, maintainer, length)
+        }
+        Command::Check { environment, quick } => environment::check(ctl, environment, quick),
+        Command::Diff { place } => environment::diff(ctl, &place),
+        Command::Accept { place, reason } => environment::accept(ctl, &place, reason),
+        Command::Baseline { command } => baseline::dispatch(ctl, command),
+        Command::Reload => environment::reload(ctl),
+        Command::Init { arguments } => offline::run_guardd(ctl, &["init"], arguments),
+        Command::CheckConfig { arguments } => offline::run_guardd(ctl, &["check-config"], arguments),
+    }
+}
+
+fn look(ctl: &Ctl) -> Look {
+    Look { paint: ctl.paint(), now: ctl.now }
+}

@@ -64,7 +64,16 @@ impl BaselineRecord {
     /// How `observed` differs from what should be on disk; empty when it does not.
     #[must_use]
     pub fn differences(&self, observed: &Observed, expect: Expect) -> Vec<Change> {
-        let mut found = compare(Some(&self.expected(expect)), observed);
+        let expected = self.expected(expect);
+        let mut found = match observed {
+            // It could not be read at lock either, which lock said; its metadata still counts.
+            Observed::Unreadable { entry: Some(now), .. }
+                if expected.kind == Kind::File && expected.sha256.is_none() =>
+            {
+                compare(Some(&expected), &Observed::Present(now.clone()))
+            }
+            _ => compare(Some(&expected), observed),
+        };
         if matches!(self.role, Role::WritableTop | Role::Passage) {
             found.retain(|c| {
                 matches!(
@@ -240,6 +249,17 @@ mod tests {
         assert_eq!(r.differences(&on_disk, Expect::Original), [Change::Mode]);
         let widened = Observed::Present(r.entry.clone());
         assert_eq!(r.differences(&widened, Expect::Sealed), [Change::Mode, Change::Seal]);
+    }
+
+    #[test]
+    fn what_was_never_readable_is_compared_by_metadata() {
+        let mut r = record();
+        r.entry.sha256 = None;
+        r.sealed = false;
+        let now = r.entry.clone();
+        let unread = |entry| Observed::Unreadable { entry: Some(entry), why: "open: EACCES".into() };
+        assert_eq!(r.differences(&unread(now.clone()), Expect::Sealed), []);
+        assert_eq!(r.differences(&unread(Entry { size: 99, ..now }), Expect::Sealed), [Change::Size]);
     }
 
     #[test]

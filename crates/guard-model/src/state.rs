@@ -47,6 +47,9 @@ pub struct CurrentBaseline {
     pub digest: Digest,
     /// What it holds.
     pub totals: Totals,
+    /// Entries that were left unsealed when it was locked.
+    #[serde(default)]
+    pub unsealed: u64,
 }
 
 /// A span of time in which hints may have been lost.
@@ -124,18 +127,26 @@ impl EnvironmentState {
     /// Takes in one record of this environment.
     pub fn apply(&mut self, record: &Record) {
         match &record.event {
-            Event::Locked { generation, baseline, by, reason, totals, .. } => {
+            Event::Locked { generation, baseline, by, reason, totals, unsealed, .. } => {
                 self.state = LockState::Locked;
                 self.since = Some(record.at);
                 self.by = Some(by.clone());
                 self.reason = Some(reason.clone());
-                self.baseline =
-                    Some(CurrentBaseline { generation: *generation, digest: *baseline, totals: *totals });
+                self.baseline = Some(CurrentBaseline {
+                    generation: *generation,
+                    digest: *baseline,
+                    totals: *totals,
+                    unsealed: *unsealed,
+                });
                 self.window = None;
             }
             Event::Accepted { generation, baseline, totals, .. } => {
-                self.baseline =
-                    Some(CurrentBaseline { generation: *generation, digest: *baseline, totals: *totals });
+                self.baseline = Some(CurrentBaseline {
+                    generation: *generation,
+                    digest: *baseline,
+                    totals: *totals,
+                    unsealed: self.baseline.as_ref().map_or(0, |b| b.unsealed),
+                });
             }
             Event::WindowOpened { by, maintainer, reason, until, until_boot_us, boot_id } => {
                 self.state = LockState::Unlocked;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::ledger::LedgerBreak;
 
@@ -95,12 +94,21 @@ pub enum StoreError {
     /// The ledger on disk is not the one that was written.
     #[error("the ledger is broken: {0}")]
     LedgerBroken(Box<LedgerBreak>),
-    /// Records are not on the disk; they may be handed in again.
+    /// The records are not on the disk; hand them in again, the cause may pass.
     #[error("the ledger could not be written durably")]
     NotDurable {
-        /// Why not; shared by everybody who waited for the same write.
+        /// Why not.
         #[source]
-        source: Arc<StoreError>,
+        source: Box<StoreError>,
+    },
+    /// An event would make a longer line than the ledger takes; handing it in
+    /// again does not help.
+    #[error("the event `{event}` is too long for the ledger: {bytes} bytes")]
+    RecordTooLarge {
+        /// The event's name.
+        event: &'static str,
+        /// Of its line.
+        bytes: usize,
     },
     /// The ledger's thread has ended.
     #[error("the ledger is closed")]

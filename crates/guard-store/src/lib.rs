@@ -24,6 +24,6 @@ pub use index::{Index, RecordFilter};
 pub use keys::{HostKey, KeyOrigin, PublicKey};
 pub use ledger::{Ledger, LedgerBreak, LedgerHandle, LedgerReader, Opened, VerifyReport, verify_files};
 pub use lock_file::{LockFileError, LockFileSeen};
-pub use private_file::{file_digest, write_private};
 pub use plan::{Plan, PlanHeader, PlanKind, PlanStep};
+pub use private_file::{file_digest, write_private};
 pub use state_dir::{StateDir, StatePaths};

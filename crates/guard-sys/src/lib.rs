@@ -11,6 +11,7 @@ pub mod journal;
 pub mod open;
 pub mod peer;
 pub mod priority;
+pub mod process;
 pub mod procfd;
 pub mod read;
 mod residency;

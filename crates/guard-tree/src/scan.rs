@@ -14,7 +14,7 @@ pub enum ScanContent {
     /// Attributes only; every observation's `sha256` is `None`.
     None,
     /// Files that differ from [`Visitor::expected`] in ctime, mtime, size, inode or
-    /// device are read; the others' `sha256` is `None`.
+    /// device are read; the others' `sha256` is `None` (see [`crate::Content::IfDiffers`]).
     WhereDiffers,
     /// Every file is read.
     All,
@@ -69,6 +69,12 @@ pub trait Visitor: Sync {
     /// `path` was observed. The directory that the scan started from is reported
     /// first of all, within its own `enter`; every other path within its parent's.
     fn found(&self, dir: &mut Self::Dir, path: RelPath, class: Class, role: Role, observed: Observed);
+
+    /// `path` is there and is not reported, being ignored, writable or unprotected with
+    /// nothing protected below.
+    fn passed_over(&self, dir: &mut Self::Dir, path: &RelPath, class: Class) {
+        let _ = (dir, path, class);
+    }
 
     /// That was all of `dir`: children that were not found are gone, with everything
     /// below them. A name that came or went while the directory was being listed may

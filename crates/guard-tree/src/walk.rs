@@ -280,7 +280,10 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         };
         let mut is_dir = listed == FileType::Directory;
         self.scan.literals.note(name, is_dir);
-        let Some(mut place) = self.place(here, &path, is_dir)? else { return Ok(()) };
+        let Some(mut place) = self.place(here, &path, is_dir)? else {
+            self.scan.visitor.passed_over(dir, &path, self.scan.policy.child(here.class, &path, is_dir));
+            return Ok(());
+        };
         if let Some(throttle) = control.throttle {
             throttle.charge(Pace::ENTRY_COST, control.cancel);
         }

@@ -1,2 +1,7 @@
-//! Placeholder replaced by the first milestone.
-fn main() {}
+//! The guard daemon's program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guardd::main()
+}

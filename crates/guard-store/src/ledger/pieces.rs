@@ -1,4 +1,4 @@
-//! Makes every event fit into a ledger line: findings that are too many go into
+//! Makes every event fit into a ledger line: findings and paths that are too many go into
 //! further records, a single finding that is too large is shortened and says so.
 
 use guard_model::ledger::Event;
@@ -13,18 +13,20 @@ pub(crate) const FINDINGS_BYTES: usize = 1024 * 1024;
 /// a finding that had to be shortened, bytes.
 const KEPT_VALUE: usize = 256;
 
-/// An event that fits, and what of its findings comes after it.
+/// An event that fits, and what comes after it.
 pub(crate) struct Split {
     pub(crate) first: Event,
     pub(crate) rest: Vec<Rest>,
 }
 
-/// A further part of an event's findings.
+/// A further part of an event.
 pub(crate) enum Rest {
     /// Joins an alert; `None` is the alert that the first part opens.
     Alert(Option<u64>, Severity, Vec<Finding>),
     /// Belongs to a window.
     Window(u64, Vec<Finding>),
+    /// Further paths of an alert that are settled.
+    Settled(u64, Vec<String>, String, bool),
 }
 
 impl Rest {
@@ -35,6 +37,7 @@ impl Rest {
                 Event::AlertGrew { alert: alert.unwrap_or(first), severity, findings }
             }
             Self::Window(window, findings) => Event::WindowChange { window, findings },
+            Self::Settled(alert, paths, how, reviewed) => Event::AlertSettled { alert, paths, how, reviewed },
         }
     }
 }
@@ -56,9 +59,41 @@ pub(crate) fn split(mut event: Event) -> Split {
         Event::WindowChange { window, findings } => {
             cut(findings).map(|part| Rest::Window(*window, part)).collect()
         }
+        Event::AlertSettled { alert, paths, how, reviewed } => {
+            let mut parts = parts_of_paths(std::mem::take(paths)).into_iter();
+            *paths = parts.next().unwrap_or_default();
+            parts.map(|part| Rest::Settled(*alert, part, how.clone(), *reviewed)).collect()
+        }
+        Event::Accepted { paths, .. } => {
+            // One baseline is accepted once. The alerts' own `alert_settled` name every path.
+            let mut parts = parts_of_paths(std::mem::take(paths)).into_iter();
+            *paths = parts.next().unwrap_or_default();
+            let more: usize = parts.map(|part| part.len()).sum();
+            if more > 0 {
+                paths.push(format!("(and {more} more)"));
+            }
+            Vec::new()
+        }
         _ => Vec::new(),
     };
     Split { first: event, rest }
+}
+
+fn parts_of_paths(paths: Vec<String>) -> Vec<Vec<String>> {
+    let mut parts = vec![Vec::new()];
+    let mut size = 0;
+    for path in paths {
+        // Quotes and the doubled backslashes of JSON.
+        size += path.len() * 2 + 3;
+        if size > FINDINGS_BYTES {
+            parts.push(Vec::new());
+            size = path.len() * 2 + 3;
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(path);
+        }
+    }
+    parts
 }
 
 fn parts(findings: Vec<Finding>) -> Vec<Vec<Finding>> {
@@ -118,6 +153,7 @@ fn shorten(finding: &mut Finding) {
             entry.xattrs.truncate(KEPT_VALUE);
             let digest = format!("sha256:{}", hex::encode(together.finalize()));
             entry.xattrs.push((b"guardd.all-attributes".to_vec(), digest.into_bytes()));
+            entry.xattrs.sort();
         }
         if let Some(target) = &mut entry.target {
             shorten_value(target);

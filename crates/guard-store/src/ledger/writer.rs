@@ -12,6 +12,7 @@ use crate::index::{IndexWriter, Located};
 use crate::keys::{HostKey, NAMESPACE_LEDGER};
 use crate::ledger::append::Appender;
 use crate::ledger::breaks::{BreakCause, LedgerBreak};
+use crate::ledger::lines::MAX_LINE;
 use crate::ledger::segments::{ROTATE_AT, Segment};
 use crate::ledger::{CHECKPOINT_EVERY, Marks, Shared, pieces, recover};
 use crate::state_dir::StateDir;
@@ -115,6 +116,9 @@ impl Batch {
         serde_json::to_writer(&mut self.bytes, &record)
             .map_err(|source| StoreError::Json { what: "a ledger record", source })?;
         let end = self.bytes.len();
+        if end - start > MAX_LINE {
+            return Err(StoreError::RecordTooLarge { event: record.event.name(), bytes: end - start });
+        }
         self.chain.head =
             Head { seq: record.seq, hash: line_hash(self.bytes.get(start..end).unwrap_or_default()) };
         self.bytes.push(b'\n');
@@ -234,9 +238,8 @@ impl Writer {
                 }
             }
             Err(e) => {
-                let source = Arc::new(e);
-                for done in dones {
-                    done(Err(StoreError::NotDurable { source: Arc::clone(&source) }));
+                if let Some(done) = dones.into_iter().next() {
+                    done(Err(not_durable(e)));
                 }
             }
         }
@@ -410,6 +413,10 @@ impl Writer {
     }
 }
 
+/// What the caller is told: whether handing the events in again can help.
 fn not_durable(e: StoreError) -> StoreError {
-    StoreError::NotDurable { source: Arc::new(e) }
+    match e {
+        StoreError::RecordTooLarge { .. } => e,
+        e => StoreError::NotDurable { source: Box::new(e) },
+    }
 }

@@ -1,0 +1,208 @@
+//! A scan of a tree against its baseline.
+//!
+//! What a scan finds is a suspicion: the tree goes on changing while it runs.
+//! The warden observes every suspect once more before it becomes a finding;
+//! `check`, which is a question and not an alarm, shows the scan's own word.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guard_model::baseline::{BaselineRecord, Expect, Role};
+use guard_model::{Change, Class, Entry, Kind, Observed, RelPath};
+use guard_store::Baseline;
+use guard_tree::Visitor;
+
+/// A path that differs, with everything a finding needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Difference {
+    pub(crate) path: RelPath,
+    pub(crate) change: Vec<Change>,
+    pub(crate) before: Option<Entry>,
+    pub(crate) observed: Observed,
+    pub(crate) sensitive: bool,
+}
+
+/// What is expected of one environment's tree.
+#[derive(Clone)]
+pub(crate) struct Expectation {
+    pub(crate) baseline: Arc<Baseline>,
+    pub(crate) expect: Expect,
+    /// The root's device number at lock and now: a reboot may renumber devices,
+    /// which is no change of the tree.
+    pub(crate) device: DeviceMap,
+}
+
+/// Device numbers are compared as "the root's device" or "another one".
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeviceMap {
+    pub(crate) at_lock: u64,
+    pub(crate) now: u64,
+}
+
+impl DeviceMap {
+    pub(crate) fn as_recorded(self, mut observed: Observed) -> Observed {
+        let entry = match &mut observed {
+            Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => e,
+            _ => return observed,
+        };
+        if entry.dev == self.now {
+            entry.dev = self.at_lock;
+        }
+        observed
+    }
+
+    /// A recorded device number as this boot has it.
+    pub(crate) fn on_disk(self, dev: u64) -> u64 {
+        if dev == self.at_lock { self.now } else { dev }
+    }
+
+    fn as_on_disk(self, mut entry: Entry) -> Entry {
+        entry.dev = self.on_disk(entry.dev);
+        entry
+    }
+}
+
+impl Expectation {
+    /// What should be read from disk for `record`, to decide by metadata whether to hash.
+    pub(crate) fn on_disk(&self, record: &BaselineRecord) -> Entry {
+        self.device.as_on_disk(record.expected(self.expect))
+    }
+
+    /// The difference at a path that the baseline knows.
+    pub(crate) fn of_record(&self, record: &BaselineRecord, observed: Observed) -> Option<Difference> {
+        let observed = self.device.as_recorded(observed);
+        let change = record.differences(&observed, self.expect);
+        (!change.is_empty()).then(|| Difference {
+            path: record.path.clone(),
+            change,
+            before: Some(record.expected(self.expect)),
+            observed,
+            sensitive: record.role == Role::Sensitive,
+        })
+    }
+
+    /// The difference at a path that the baseline does not know.
+    pub(crate) fn of_unknown(&self, path: RelPath, class: Class, observed: Observed) -> Option<Difference> {
+        if matches!(observed, Observed::Absent) || !class.is_protected() {
+            return None;
+        }
+        let observed = self.device.as_recorded(observed);
+        Some(Difference {
+            path,
+            change: vec![Change::Created],
+            before: None,
+            observed,
+            sensitive: class.is_sensitive(),
+        })
+    }
+
+    /// Everything recorded below `dir`, which is gone.
+    pub(crate) fn all_below(&self, dir: &RelPath) -> Result<Vec<BaselineRecord>, guard_store::StoreError> {
+        let mut found = Vec::new();
+        let mut open = vec![dir.clone()];
+        while let Some(dir) = open.pop() {
+            for record in self.baseline.children(&dir)? {
+                if record.entry.kind == Kind::Directory {
+                    open.push(record.path.clone());
+                }
+                found.push(record);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A [`Visitor`] that collects differences.
+pub(crate) struct Comparer {
+    expectation: Expectation,
+    found: Mutex<Collected>,
+}
+
+/// What a comparison brought.
+#[derive(Default)]
+pub(crate) struct Collected {
+    pub(crate) differences: Vec<Difference>,
+    /// The baseline itself could not be read: nothing may be called clean.
+    pub(crate) error: Option<guard_store::StoreError>,
+}
+
+impl Comparer {
+    pub(crate) fn new(expectation: Expectation) -> Self {
+        Self { expectation, found: Mutex::default() }
+    }
+
+    pub(crate) fn into_collected(self) -> Collected {
+        let mut all = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        all.differences.sort_by(|a, b| a.path.cmp(&b.path));
+        all.differences.dedup_by(|a, b| a.path == b.path);
+        all
+    }
+
+    fn collected(&self) -> std::sync::MutexGuard<'_, Collected> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self, record: &BaselineRecord) {
+        let mut lost = vec![record.clone()];
+        if record.entry.kind == Kind::Directory {
+            match self.expectation.all_below(&record.path) {
+                Ok(below) => lost.extend(below),
+                Err(e) => self.collected().error = Some(e),
+            }
+        }
+        let differences = lost.iter().filter_map(|r| self.expectation.of_record(r, Observed::Absent));
+        self.collected().differences.extend(differences);
+    }
+}
+
+/// The records of one directory that the scan has not met yet, by name.
+pub(crate) struct Awaited(HashMap<Box<[u8]>, BaselineRecord>);
+
+impl Visitor for Comparer {
+    type Dir = Awaited;
+
+    fn enter(&self, dir: &RelPath) -> Awaited {
+        let baseline = &self.expectation.baseline;
+        let read = baseline.children(dir).and_then(|mut records| {
+            // A scan reports the root itself within the root.
+            if dir.is_root() {
+                records.extend(baseline.get(dir)?);
+            }
+            Ok(records)
+        });
+        let records = read.unwrap_or_else(|e| {
+            self.collected().error = Some(e);
+            Vec::new()
+        });
+        Awaited(records.into_iter().map(|r| (r.path.name().into(), r)).collect())
+    }
+
+    fn expected(&self, dir: &Awaited, path: &RelPath) -> Option<Entry> {
+        dir.0.get(path.name()).map(|r| self.expectation.on_disk(r))
+    }
+
+    fn found(&self, dir: &mut Awaited, path: RelPath, class: Class, _role: Role, observed: Observed) {
+        let difference = match dir.0.remove(path.name()) {
+            Some(record) => {
+                let now_dir = matches!(&observed, Observed::Present(e) if e.kind == Kind::Directory);
+                if record.entry.kind == Kind::Directory && !now_dir {
+                    match self.expectation.all_below(&record.path) {
+                        Ok(below) => below.iter().for_each(|r| self.gone(r)),
+                        Err(e) => self.collected().error = Some(e),
+                    }
+                }
+                self.expectation.of_record(&record, observed)
+            }
+            None => self.expectation.of_unknown(path, class, observed),
+        };
+        if let Some(d) = difference {
+            self.collected().differences.push(d);
+        }
+    }
+
+    fn leave(&self, dir: Awaited, _path: &RelPath) {
+        for record in dir.0.values().filter(|r| !r.path.is_root()) {
+            self.gone(record);
+        }
+    }
+}

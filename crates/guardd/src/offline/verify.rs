@@ -1,0 +1,119 @@
+//! `guardd verify --offline`: everything that is signed or chained.
+
+use std::path::Path;
+
+use guard_api::Exit;
+use guard_model::Digest;
+use guard_model::ledger::Head;
+use guard_store::{PublicKey, StatePaths, verify_files};
+
+use super::State;
+use crate::Failure;
+use crate::cli::Verify;
+
+/// One line of the answer.
+struct Checked {
+    what: String,
+    /// Why it is not good.
+    bad: Option<String>,
+    detail: String,
+}
+
+/// Verifies; exit 1 where anything is not as it was written.
+#[expect(clippy::print_stdout, reason = "the answer is the program's output")]
+pub(crate) fn run(asked: &Verify) -> Result<Exit, Failure> {
+    let remembered = asked.head.as_deref().map(parse_head).transpose()?;
+    let key = match &asked.key {
+        Some(path) => PublicKey::load_file(path).map_err(|e| Failure::of(Exit::Failed, &e))?,
+        None => State::open(&asked.state_dir)?.key,
+    };
+    let mut all = Vec::new();
+    match &asked.file {
+        Some(file) => all.push(ledger(file, &key, remembered)?),
+        None => {
+            let paths = StatePaths::new(&asked.state_dir);
+            let state = State { paths, key };
+            let mut newest = remembered;
+            for environment in state.environments()? {
+                all.extend(lock_and_baseline(&state, &environment, &mut newest));
+            }
+            all.insert(0, ledger(&state.paths.ledger(), &state.key, newest)?);
+        }
+    }
+    let good = all.iter().all(|c| c.bad.is_none());
+    if asked.json {
+        let checks: Vec<_> = all
+            .iter()
+            .map(|c| serde_json::json!({"what": c.what, "ok": c.bad.is_none(), "detail": c.detail, "error": c.bad}))
+            .collect();
+        println!("{}", serde_json::json!({"ok": good, "checks": checks}));
+    } else {
+        for c in &all {
+            match &c.bad {
+                None => println!("good    {}: {}", c.what, c.detail),
+                Some(why) => println!("BROKEN  {}: {why}", c.what),
+            }
+        }
+    }
+    Ok(if good { Exit::Done } else { Exit::Findings })
+}
+
+fn parse_head(text: &str) -> Result<Head, Failure> {
+    let bad =
+        || Failure::new(Exit::Usage, "a head is written SEQ HASH, as `guardctl log export --head` gives it");
+    let (seq, hash) = text.split_once([' ', ':']).ok_or_else(bad)?;
+    let hash: Digest = serde_json::from_value(hash.trim().into()).map_err(|_| bad())?;
+    Ok(Head { seq: seq.trim().parse().map_err(|_| bad())?, hash })
+}
+
+fn ledger(path: &Path, key: &PublicKey, remembered: Option<Head>) -> Result<Checked, Failure> {
+    let report = verify_files(path, key, remembered).map_err(|e| Failure::of(Exit::Failed, &e))?;
+    Ok(Checked {
+        what: "ledger".to_owned(),
+        bad: report.first_broken().map(|first| {
+            let more = report.breaks_total.saturating_sub(1);
+            if more > 0 { format!("{first} (and {more} more)") } else { first.to_string() }
+        }),
+        detail: format!(
+            "{} records in {} files, {} signed checkpoints up to record {}, head {} {}",
+            report.records,
+            report.files,
+            report.checkpoints_good,
+            report.signed_up_to,
+            report.head.seq,
+            report.head.hash
+        ),
+    })
+}
+
+/// A lock file and the baseline it names. The newest head that a good lock file
+/// remembers is what the ledger must still hold.
+fn lock_and_baseline(state: &State, environment: &str, newest: &mut Option<Head>) -> Vec<Checked> {
+    let what = format!("lock file of {environment}");
+    let said = match state.lock_file(environment) {
+        Ok(said) => said,
+        Err(e) => return vec![Checked { what, bad: Some(e.text), detail: String::new() }],
+    };
+    if newest.is_none_or(|h| h.seq < said.ledger.seq) {
+        *newest = Some(said.ledger);
+    }
+    let lock = Checked {
+        what,
+        bad: None,
+        detail: format!("{} since {}, by {}", state_word(&said), said.since, said.by),
+    };
+    let what = format!("baseline {} of {environment}", said.generation);
+    let baseline = match state.baseline(&said).map(|b| (b.verify_open_files(), b.len())) {
+        Ok((Ok(()), records)) => Checked { what, bad: None, detail: format!("{records} entries") },
+        Ok((Err(e), _)) => Checked { what, bad: Some(crate::failure::chain(&e)), detail: String::new() },
+        Err(e) => Checked { what, bad: Some(e.text), detail: String::new() },
+    };
+    vec![lock, baseline]
+}
+
+fn state_word(said: &guard_model::baseline::LockFile) -> &'static str {
+    match said.state {
+        guard_model::baseline::LockState::Locked => "locked",
+        guard_model::baseline::LockState::Unlocked => "unlocked",
+    }
+}

@@ -1,0 +1,176 @@
+//! Accept: named findings become part of a new baseline.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use guard_model::baseline::{BaselineRecord, Expect, Role};
+use guard_model::ledger::{Event, Record};
+use guard_model::seal::{sealed, sealed_mode};
+use guard_model::{Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
+use guard_store::{BaselineWriter, ManifestDraft};
+use guard_tree::{Content, ModeSet, Root};
+
+use super::{OperationError, Phase, Work, now};
+use crate::comparer::Expectation;
+use crate::ward::Ward;
+
+/// What to accept: the paths with what their findings showed.
+pub(crate) struct AcceptTask {
+    pub(crate) ward: Ward,
+    pub(crate) root: Arc<Root>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) expectation: Expectation,
+    pub(crate) baseline_digest: Digest,
+    pub(crate) seal: Seal,
+    pub(crate) generation: u64,
+    /// `None` where the finding is a deletion.
+    pub(crate) shown: BTreeMap<RelPath, Option<Entry>>,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) work: Arc<Work>,
+}
+
+/// What an acceptance brought.
+pub(crate) struct AcceptDone {
+    pub(crate) records: Vec<Record>,
+    pub(crate) generation: u64,
+}
+
+impl AcceptTask {
+    /// Accepts all, or nothing where any path differs from what was shown.
+    pub(crate) fn run(self) -> Result<AcceptDone, OperationError> {
+        self.work.enter(Phase::Hashing, self.shown.len() as u64);
+        let mut accepted = self.observe_as_shown()?;
+        let sealed = self.seal_new(&mut accepted)?;
+        match self.commit(accepted) {
+            Ok(done) => Ok(done),
+            Err(e) => {
+                for (path, identity, mode) in sealed {
+                    self.root.set_mode(&path, identity, mode)?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// The record that each path gets; `None` takes the path out.
+    fn observe_as_shown(&self) -> Result<BTreeMap<RelPath, Option<BaselineRecord>>, OperationError> {
+        let mut changed = Vec::new();
+        let mut accepted = BTreeMap::new();
+        for (path, shown) in &self.shown {
+            let observed = self.expectation.device.as_recorded(self.root.observe(path, Content::Read));
+            self.work.step();
+            match (shown, observed) {
+                (None, Observed::Absent) => {
+                    accepted.insert(path.clone(), None);
+                }
+                (Some(shown), Observed::Present(entry)) if same(shown, &entry) => {
+                    let class = self.policy.classify(path, entry.kind == Kind::Directory);
+                    let role = if class.is_sensitive() { Role::Sensitive } else { Role::Protected };
+                    let fresh = BaselineRecord { path: path.clone(), role, sealed: false, skip: None, entry };
+                    let record = match self.expectation.baseline.get(path)? {
+                        Some(old) => keep_original(&old, fresh),
+                        None => fresh,
+                    };
+                    accepted.insert(path.clone(), Some(record));
+                }
+                _ => changed.push(path.clone()),
+            }
+        }
+        if changed.is_empty() { Ok(accepted) } else { Err(OperationError::ChangedSinceShown(changed)) }
+    }
+
+    /// Seals what is accepted in a locked environment; what to undo: path, identity, mode.
+    fn seal_new(
+        &self,
+        accepted: &mut BTreeMap<RelPath, Option<BaselineRecord>>,
+    ) -> Result<Vec<(RelPath, (u64, u64), u32)>, OperationError> {
+        let mut undo = Vec::new();
+        if self.seal == Seal::None || self.expectation.expect != Expect::Sealed {
+            return Ok(undo);
+        }
+        for record in accepted.values_mut().flatten().filter(|r| !r.sealed) {
+            let sealable = matches!(record.role, Role::Protected | Role::Sensitive)
+                && record.entry.kind == Kind::File
+                && record.entry.nlink == 1;
+            if !sealable {
+                continue;
+            }
+            let original = record.entry.clone();
+            let identity = (self.expectation.device.on_disk(original.dev), original.ino);
+            match self.root.set_mode(&record.path, identity, sealed_mode(original.mode))? {
+                ModeSet::Done | ModeSet::Already => {}
+                _ => continue,
+            }
+            undo.push((record.path.clone(), identity, original.mode));
+            if let Observed::Present(now) = self.root.observe(&record.path, Content::Skip) {
+                record.entry.ctime = now.ctime;
+            }
+            record.sealed = true;
+        }
+        Ok(undo)
+    }
+
+    fn commit(
+        &self,
+        accepted: BTreeMap<RelPath, Option<BaselineRecord>>,
+    ) -> Result<AcceptDone, OperationError> {
+        self.work.enter(Phase::Committing, 0);
+        let old = self.expectation.baseline.manifest();
+        let generation = self.generation;
+        let paths: Vec<String> = accepted.keys().map(ToString::to_string).collect();
+        let mut writer = BaselineWriter::create(&self.ward.house.state_dir, &self.ward.name, generation)?;
+        for record in self.expectation.baseline.iter() {
+            let record = record?;
+            if !accepted.contains_key(&record.path) {
+                writer.push(&record)?;
+            }
+        }
+        for record in accepted.into_values().flatten() {
+            writer.push(&record)?;
+        }
+        let draft = ManifestDraft {
+            created_at: now(),
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            root: old.root.clone(),
+            root_identity: old.root_identity,
+            ancestors: old.ancestors.clone(),
+            policy: old.policy.clone(),
+            seal: old.seal,
+            seal_done: old.seal_done,
+            previous: Some(self.baseline_digest),
+        };
+        let committed = writer.finish(draft, &self.ward.house.key)?;
+        let records = self.ward.append(vec![Event::Accepted {
+            generation,
+            baseline: committed.digest,
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            paths,
+            totals: committed.manifest.totals,
+        }])?;
+        Ok(AcceptDone { records, generation })
+    }
+}
+
+/// Where the new content still stands under the old seal, unlock gives back what
+/// the old record says, not the sealed mode.
+fn keep_original(old: &BaselineRecord, mut fresh: BaselineRecord) -> BaselineRecord {
+    fresh.role = old.role;
+    let under_seal = sealed(&old.entry);
+    if old.sealed && fresh.entry.kind == old.entry.kind && fresh.entry.mode == under_seal.mode {
+        fresh.sealed = true;
+        fresh.entry.mode = old.entry.mode;
+        if fresh.entry.xattrs == under_seal.xattrs {
+            fresh.entry.xattrs.clone_from(&old.entry.xattrs);
+        }
+    }
+    fresh
+}
+
+/// Is this still what the finding showed? ctime moves without a difference.
+fn same(shown: &Entry, now: &Entry) -> bool {
+    let plain = |e: &Entry| Entry { ctime: Stamp::default(), ..e.clone() };
+    plain(shown) == plain(now)
+}

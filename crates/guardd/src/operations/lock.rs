@@ -1,0 +1,439 @@
+//! Lock: plan, seal, hash, sign, commit.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use guard_model::baseline::{BaselineRecord, Role, Totals};
+use guard_model::ledger::{Event, Record, WindowEnd};
+use guard_model::path::escape;
+use guard_model::seal::{Skip, sealed, sealed_mode};
+use guard_model::state::Window;
+use guard_model::{Class, Digest, Entry, Finding, Kind, Observed, Policy, RelPath, Seal, Severity};
+use guard_store::{
+    Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
+};
+use guard_tree::{ModeSet, Root, ScanContent, ScanOptions, ScanReport, Visitor};
+
+use super::{OperationError, Phase, Work, baseline_diff, now};
+use crate::ward::Ward;
+
+/// What to lock, and on whose word.
+pub(crate) struct LockTask {
+    pub(crate) ward: Ward,
+    pub(crate) root: Arc<Root>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) seal: Seal,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    /// The manifest of the generation before.
+    pub(crate) previous: Option<Digest>,
+    pub(crate) generation: u64,
+    /// The window that this lock ends.
+    pub(crate) ends: Option<EndedWindow>,
+    pub(crate) work: Arc<Work>,
+}
+
+/// A window that ends with a lock.
+pub(crate) struct EndedWindow {
+    pub(crate) window: Window,
+    pub(crate) how: WindowEnd,
+    /// The baseline from before the window.
+    pub(crate) before: Arc<Baseline>,
+}
+
+/// What a lock brought.
+pub(crate) struct LockDone {
+    pub(crate) records: Vec<Record>,
+    /// Paths that differ from the baseline before the window.
+    pub(crate) changed: Option<u64>,
+    pub(crate) seal_done: Seal,
+    pub(crate) totals: Totals,
+    /// Entries left unsealed, at most [`LISTED`], and how many in all.
+    pub(crate) unsealed: (Vec<(RelPath, Skip)>, u64),
+    /// Paths that could not be read or walked, with why.
+    pub(crate) skipped: Vec<(RelPath, String)>,
+    /// Literal patterns that matched nothing.
+    pub(crate) unmatched: Vec<String>,
+}
+
+/// Unsealed entries named one by one; the rest are counted.
+pub(crate) const LISTED: usize = 200;
+
+impl LockTask {
+    /// Locks. Where it fails, every mode is as it was.
+    pub(crate) fn run(self) -> Result<LockDone, OperationError> {
+        let survey = self.survey()?;
+        let steps = survey.steps();
+        if !steps.is_empty() {
+            Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
+        }
+        match self.seal_and_commit(&survey, &steps) {
+            Ok(done) => Ok(done),
+            Err(cause) => match undo(&self.ward, &self.root, &steps) {
+                Ok(_) => Err(cause),
+                Err(undo) => Err(OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) }),
+            },
+        }
+    }
+
+    fn survey(&self) -> Result<Survey, OperationError> {
+        self.work.enter(Phase::Walking, 0);
+        let surveyor = Surveyor { seal: self.seal, found: Mutex::default() };
+        guard_tree::scan(
+            &self.root,
+            &self.policy,
+            &RelPath::root(),
+            &self.options(ScanContent::None),
+            &surveyor,
+        )?;
+        self.work.check_cancelled()?;
+        Ok(surveyor.into_survey())
+    }
+
+    fn options(&self, content: ScanContent) -> ScanOptions<'_> {
+        ScanOptions {
+            content,
+            workers: workers(),
+            pace: None,
+            cancel: &self.work.cancel,
+            progress: &self.work.progress,
+        }
+    }
+
+    fn seal_and_commit(&self, survey: &Survey, steps: &[PlanStep]) -> Result<LockDone, OperationError> {
+        self.work.enter(Phase::Sealing, steps.len() as u64);
+        let mut refused = HashSet::new();
+        for step in steps {
+            self.work.check_cancelled()?;
+            if self.root.set_mode(&step.path, step.identity, step.mode_after)? == ModeSet::NotPermitted {
+                refused.insert(step.path.clone());
+            }
+            self.work.step();
+        }
+
+        self.work.enter(Phase::Hashing, survey.entries);
+        let writer = BaselineWriter::create(&self.ward.house.state_dir, &self.ward.name, self.generation)?;
+        let recorder = Recorder {
+            survey,
+            refused,
+            seal: self.seal,
+            out: Mutex::new(Recorded {
+                writer,
+                unsealed: Vec::new(),
+                count: 0,
+                unread: Vec::new(),
+                error: None,
+            }),
+        };
+        let report = guard_tree::scan(
+            &self.root,
+            &self.policy,
+            &RelPath::root(),
+            &self.options(ScanContent::All),
+            &recorder,
+        )?;
+        self.work.check_cancelled()?;
+        self.commit(recorder.out.into_inner().unwrap_or_else(PoisonError::into_inner), report)
+    }
+
+    fn commit(&self, recorded: Recorded, report: ScanReport) -> Result<LockDone, OperationError> {
+        self.work.enter(Phase::Committing, 0);
+        if let Some(e) = recorded.error {
+            return Err(e.into());
+        }
+        let seal_done = self.seal.min(Seal::ReadOnly);
+        let committed = recorded.writer.finish(self.manifest(seal_done), &self.ward.house.key)?;
+        let totals = committed.manifest.totals;
+        let mut events = vec![Event::Locked {
+            generation: self.generation,
+            baseline: committed.digest,
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            seal: seal_done,
+            totals,
+            unsealed: recorded.count,
+        }];
+        let mut changed = None;
+        if let Some(ended) = &self.ends {
+            let after = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
+            let findings = baseline_diff::between(&ended.before, &after, now())?;
+            changed = Some(findings.len() as u64);
+            events.extend(ended.events(findings));
+        }
+        let records = self.ward.append(events)?;
+        let mut skipped = report.skipped;
+        skipped.extend(recorded.unread);
+        Ok(LockDone {
+            records,
+            changed,
+            seal_done,
+            totals,
+            unsealed: (recorded.unsealed, recorded.count),
+            skipped,
+            unmatched: report
+                .unmatched
+                .into_iter()
+                .map(|(list, pattern)| format!("{list}: {pattern}"))
+                .collect(),
+        })
+    }
+
+    fn plan_header(&self) -> PlanHeader {
+        PlanHeader {
+            environment: self.ward.name.clone(),
+            kind: PlanKind::Lock,
+            generation: self.generation,
+            at: now(),
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            root: escape(self.root.path().as_os_str().as_bytes()),
+            root_identity: self.root.identity(),
+        }
+    }
+
+    fn manifest(&self, seal_done: Seal) -> ManifestDraft {
+        ManifestDraft {
+            created_at: now(),
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            root: escape(self.root.path().as_os_str().as_bytes()),
+            root_identity: self.root.identity(),
+            ancestors: super::ancestors::of(self.root.path()),
+            policy: self.policy.text().clone(),
+            seal: self.seal,
+            seal_done,
+            previous: self.previous,
+        }
+    }
+}
+
+impl EndedWindow {
+    /// Findings of a window that one alert names; the rest are counted in its title.
+    const NAMED: usize = 1000;
+
+    /// The end of the window and, where nobody was there to look, the alert about its changes.
+    fn events(&self, mut findings: Vec<Finding>) -> Vec<Event> {
+        let changed = findings.len();
+        let mut events =
+            vec![Event::WindowClosed { window: self.window.id, how: self.how, changed: changed as u64 }];
+        if self.how != WindowEnd::Lock && changed > 0 {
+            findings.truncate(Self::NAMED);
+            events.push(Event::AlertOpened {
+                severity: Severity::Warning,
+                title: format!(
+                    "unreviewed window changes: {changed} paths changed while {} had it unlocked for: {}",
+                    self.window.maintainer, self.window.reason
+                ),
+                findings,
+                sessions: Vec::new(),
+            });
+        }
+        events
+    }
+}
+
+/// Gives back the modes of a lock that did not come about.
+pub(crate) fn undo(ward: &Ward, root: &Root, steps: &[PlanStep]) -> Result<u64, OperationError> {
+    let mut undone = 0;
+    for step in steps {
+        if root.set_mode(&step.path, step.identity, step.mode_before)? == ModeSet::Done {
+            undone += 1;
+        }
+    }
+    Plan::clear(&ward.house.state_dir, &ward.name)?;
+    Ok(undone)
+}
+
+/// Workers of a scan that somebody waits for.
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(8))
+}
+
+/// One entry as it was before sealing.
+struct Original {
+    kind: Kind,
+    identity: (u64, u64),
+    mode: u32,
+    nlink: u32,
+    role: Role,
+    /// The xattrs, where sealing changes them (an access ACL).
+    xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+}
+
+/// Every protected entry before sealing, and which of them cannot be sealed.
+#[derive(Default)]
+struct Survey {
+    originals: HashMap<RelPath, Original>,
+    holds_writable: HashSet<RelPath>,
+    names_inside: HashMap<(u64, u64), u32>,
+    entries: u64,
+}
+
+impl Survey {
+    fn skip(&self, path: &RelPath, original: &Original) -> Option<Skip> {
+        match original.kind {
+            Kind::Symlink => Some(Skip::Symlink),
+            Kind::File => {
+                let inside = self.names_inside.get(&original.identity).copied().unwrap_or(1);
+                (original.nlink > inside).then_some(Skip::HardLinkOutside)
+            }
+            Kind::Directory => self.holds_writable.contains(path).then_some(Skip::HoldsWritable),
+            _ => Some(Skip::Special),
+        }
+    }
+
+    fn steps(&self) -> Vec<PlanStep> {
+        let mut steps: Vec<PlanStep> = self
+            .originals
+            .iter()
+            .filter(|(path, o)| is_sealable(o.role) && self.skip(path, o).is_none())
+            .filter(|(_, o)| sealed_mode(o.mode) != o.mode)
+            .map(|(path, o)| PlanStep {
+                path: path.clone(),
+                identity: o.identity,
+                mode_before: o.mode,
+                mode_after: sealed_mode(o.mode),
+            })
+            .collect();
+        steps.sort_by(|a, b| a.path.cmp(&b.path));
+        steps
+    }
+}
+
+fn is_sealable(role: Role) -> bool {
+    matches!(role, Role::Protected | Role::Sensitive)
+}
+
+/// First pass: what is there, without reading content.
+struct Surveyor {
+    seal: Seal,
+    found: Mutex<Survey>,
+}
+
+impl Surveyor {
+    fn into_survey(self) -> Survey {
+        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Visitor for Surveyor {
+    type Dir = ();
+
+    fn enter(&self, _dir: &RelPath) {}
+
+    fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
+        None
+    }
+
+    fn found(&self, _dir: &mut (), path: RelPath, _class: Class, role: Role, observed: Observed) {
+        let mut survey = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        survey.entries += 1;
+        let (Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. }) = observed else { return };
+        if self.seal == Seal::None {
+            return;
+        }
+        if role == Role::WritableTop {
+            survey.holds_writable.extend(path.parent());
+        }
+        let identity = (e.dev, e.ino);
+        if e.nlink > 1 && e.kind != Kind::Directory {
+            *survey.names_inside.entry(identity).or_default() += 1;
+        }
+        let xattrs = (sealed(&e).xattrs != e.xattrs).then_some(e.xattrs);
+        let original = Original { kind: e.kind, identity, mode: e.mode, nlink: e.nlink, role, xattrs };
+        survey.originals.insert(path, original);
+    }
+
+    fn passed_over(&self, _dir: &mut (), path: &RelPath, class: Class) {
+        if self.seal != Seal::None && matches!(class, Class::Ignored | Class::Writable) {
+            let mut survey = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            survey.holds_writable.extend(path.parent());
+        }
+    }
+
+    fn leave(&self, _dir: (), _path: &RelPath) {}
+}
+
+struct Recorded {
+    writer: BaselineWriter,
+    unsealed: Vec<(RelPath, Skip)>,
+    count: u64,
+    unread: Vec<(RelPath, String)>,
+    error: Option<StoreError>,
+}
+
+/// Second pass: reads everything and writes the baseline.
+struct Recorder<'a> {
+    survey: &'a Survey,
+    refused: HashSet<RelPath>,
+    seal: Seal,
+    out: Mutex<Recorded>,
+}
+
+impl Recorder<'_> {
+    /// The record of `entry` as it is on disk now, with what sealing took from it given back.
+    fn record(&self, path: RelPath, role: Role, mut entry: Entry) -> BaselineRecord {
+        let record = |sealed, skip, entry| BaselineRecord { path: path.clone(), role, sealed, skip, entry };
+        if self.seal == Seal::None || !is_sealable(role) {
+            return record(false, None, entry);
+        }
+        match self.survey.originals.get(&path) {
+            Some(original) if original.identity == (entry.dev, entry.ino) => {
+                let skip = self
+                    .survey
+                    .skip(&path, original)
+                    .or_else(|| self.refused.contains(&path).then_some(Skip::NotPermitted));
+                if skip.is_none() && entry.mode == sealed_mode(original.mode) {
+                    entry.mode = original.mode;
+                    if let Some(xattrs) = &original.xattrs {
+                        entry.xattrs.clone_from(xattrs);
+                    }
+                    return record(true, None, entry);
+                }
+                record(false, skip, entry)
+            }
+            // It came while the tree was being sealed; the next lock seals it.
+            _ => record(false, None, entry),
+        }
+    }
+}
+
+impl Visitor for Recorder<'_> {
+    type Dir = ();
+
+    fn enter(&self, _dir: &RelPath) {}
+
+    fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
+        None
+    }
+
+    fn found(&self, _dir: &mut (), path: RelPath, _class: Class, role: Role, observed: Observed) {
+        let (entry, unread) = match observed {
+            Observed::Present(e) => (e, None),
+            Observed::Unreadable { entry: Some(e), why } => (e, Some(why)),
+            Observed::Unreadable { entry: None, why } => {
+                let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+                out.unread.push((path, why));
+                return;
+            }
+            Observed::Absent => return,
+        };
+        let record = self.record(path, role, entry);
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = unread {
+            out.unread.push((record.path.clone(), why));
+        }
+        if let Some(skip) = record.skip {
+            out.count += 1;
+            if out.unsealed.len() < LISTED {
+                out.unsealed.push((record.path.clone(), skip));
+            }
+        }
+        if out.error.is_none() {
+            out.error = out.writer.push(&record).err();
+        }
+    }
+
+    fn leave(&self, _dir: (), _path: &RelPath) {}
+}

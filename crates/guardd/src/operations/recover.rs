@@ -1,0 +1,64 @@
+//! What an operation that was cut short left behind is finished or undone.
+//!
+//! | plan | ledger says | so |
+//! |---|---|---|
+//! | lock | locked | it was committed: the plan has served |
+//! | lock | unlocked | it was not: every mode is given back |
+//! | unlock | unlocked | it was committed: the rest of the modes is given back |
+//! | unlock | locked | it was not, and had changed nothing |
+
+use guard_model::baseline::LockState;
+use guard_model::ledger::Event;
+use guard_store::{Plan, PlanKind, PlanStep};
+use guard_tree::Root;
+
+use super::{OperationError, Work, lock, unlock};
+use crate::comparer::DeviceMap;
+use crate::ward::Ward;
+
+/// Finishes or undoes; says what it did as an event for the ledger.
+pub(crate) fn recover(ward: &Ward, root: &Root, state: LockState) -> Result<Option<Event>, OperationError> {
+    let Some(plan) = Plan::load(&ward.house.state_dir, &ward.name)? else { return Ok(None) };
+    let kind = plan.header().kind;
+    let steps = on_this_boot(&plan, root)?;
+    let how = match (kind, state) {
+        (PlanKind::Lock, LockState::Locked) => {
+            Plan::clear(&ward.house.state_dir, &ward.name)?;
+            "finished: it was committed and complete".to_owned()
+        }
+        (PlanKind::Lock, LockState::Unlocked) => {
+            let undone = lock::undo(ward, root, &steps)?;
+            format!("undone: {undone} modes given back")
+        }
+        (PlanKind::Unlock, LockState::Unlocked) => {
+            let done = unlock::give_back(root, &steps, &Work::default())?;
+            Plan::clear(&ward.house.state_dir, &ward.name)?;
+            format!(
+                "finished: {} modes given back, {} entries left as they are",
+                done.restored,
+                done.left.len()
+            )
+        }
+        (PlanKind::Unlock, LockState::Locked) => {
+            Plan::clear(&ward.house.state_dir, &ward.name)?;
+            "undone: it had not been committed and had changed nothing".to_owned()
+        }
+    };
+    let operation = match kind {
+        PlanKind::Lock => "lock",
+        PlanKind::Unlock => "unlock",
+    };
+    Ok(Some(Event::Recovered { operation: operation.to_owned(), how }))
+}
+
+/// The plan's steps with the root's device number of this boot.
+fn on_this_boot(plan: &Plan, root: &Root) -> Result<Vec<PlanStep>, OperationError> {
+    let device = DeviceMap { at_lock: plan.header().root_identity.0, now: root.identity().0 };
+    let mut steps = Vec::new();
+    for step in plan.steps() {
+        let step = step?;
+        let identity = (device.on_disk(step.identity.0), step.identity.1);
+        steps.push(PlanStep { identity, ..step });
+    }
+    Ok(steps)
+}

@@ -1,0 +1,114 @@
+//! Unlock: gives back the exact modes, by the baseline's record.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use guard_model::ledger::{Event, Record};
+use guard_model::path::escape;
+use guard_model::seal::sealed_mode;
+use guard_store::{Baseline, Plan, PlanHeader, PlanKind, PlanStep};
+use guard_tree::{ModeSet, Root};
+
+use super::{OperationError, Phase, Work, now};
+use crate::comparer::DeviceMap;
+use crate::ward::Ward;
+
+/// What to unlock.
+pub(crate) struct UnlockTask {
+    pub(crate) ward: Ward,
+    pub(crate) root: Arc<Root>,
+    pub(crate) baseline: Arc<Baseline>,
+    pub(crate) device: DeviceMap,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    /// The `window_opened` that commits it.
+    pub(crate) opened: Event,
+    pub(crate) work: Arc<Work>,
+}
+
+/// What an unlock brought.
+pub(crate) struct UnlockDone {
+    pub(crate) records: Vec<Record>,
+    pub(crate) unsealed: Unsealed,
+}
+
+/// What became of the sealed entries.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Unsealed {
+    /// Modes given back.
+    pub(crate) restored: u64,
+    /// Entries that are not what was sealed any more; left as they are.
+    pub(crate) left: Vec<String>,
+}
+
+impl UnlockTask {
+    /// Unlocks. The ledger record is the commit point: a failure before it
+    /// changes nothing, an interruption after it is finished at the next start.
+    pub(crate) fn run(self) -> Result<UnlockDone, OperationError> {
+        let steps = steps(&self.baseline, self.device)?;
+        self.work.check_cancelled()?;
+        self.work.enter(Phase::Unsealing, steps.len() as u64);
+        if !steps.is_empty() {
+            Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
+        }
+        let records = match self.ward.append(vec![self.opened.clone()]) {
+            Ok(records) => records,
+            Err(e) => {
+                Plan::clear(&self.ward.house.state_dir, &self.ward.name)?;
+                return Err(e.into());
+            }
+        };
+        let unsealed = give_back(&self.root, &steps, &self.work)?;
+        Plan::clear(&self.ward.house.state_dir, &self.ward.name)?;
+        Ok(UnlockDone { records, unsealed })
+    }
+}
+
+impl UnlockTask {
+    fn plan_header(&self) -> PlanHeader {
+        PlanHeader {
+            environment: self.ward.name.clone(),
+            kind: PlanKind::Unlock,
+            generation: self.baseline.manifest().generation,
+            at: now(),
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            root: escape(self.root.path().as_os_str().as_bytes()),
+            root_identity: self.root.identity(),
+        }
+    }
+}
+
+/// One step for each entry that lock took write bits from.
+pub(crate) fn steps(baseline: &Baseline, device: DeviceMap) -> Result<Vec<PlanStep>, OperationError> {
+    let mut steps = Vec::new();
+    for record in baseline.iter() {
+        let record = record?;
+        let before = sealed_mode(record.entry.mode);
+        if record.sealed && before != record.entry.mode {
+            steps.push(PlanStep {
+                path: record.path,
+                identity: (device.on_disk(record.entry.dev), record.entry.ino),
+                mode_before: before,
+                mode_after: record.entry.mode,
+            });
+        }
+    }
+    Ok(steps)
+}
+
+/// Sets every step's mode on the very inode that was sealed. What stands at a
+/// name instead of it is left alone and named.
+pub(crate) fn give_back(root: &Root, steps: &[PlanStep], work: &Work) -> Result<Unsealed, OperationError> {
+    let mut done = Unsealed::default();
+    for step in steps {
+        match root.set_mode(&step.path, step.identity, step.mode_after)? {
+            ModeSet::Done | ModeSet::Already => done.restored += 1,
+            ModeSet::Vanished => done.left.push(format!("{}: is gone", step.path)),
+            ModeSet::Replaced => done.left.push(format!("{}: is another file than was locked", step.path)),
+            ModeSet::NotPermitted => done.left.push(format!("{}: not permitted", step.path)),
+        }
+        work.step();
+    }
+    Ok(done)
+}

@@ -1,0 +1,99 @@
+//! One client: calls in, replies out, with deadlines.
+
+use std::time::Duration;
+
+use guard_api::{CALL_CAP, Call, Known, Reply, encode};
+use guard_sys::peer::Peer;
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_util::codec::{AnyDelimiterCodec, FramedRead};
+
+use super::methods::{self, Daemon};
+
+/// A client that sends nothing for so long is let go.
+const IDLE: Duration = Duration::from_secs(60);
+/// A client that takes nothing for so long is let go.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// The connection is over: the client left, stalled, or said what is no message.
+#[derive(Debug)]
+pub(crate) struct HungUp;
+
+/// The way replies go.
+pub(crate) struct Out {
+    stream: OwnedWriteHalf,
+    more: bool,
+    oneway: bool,
+}
+
+impl Out {
+    /// May several replies be sent?
+    pub(crate) fn takes_more(&self) -> bool {
+        self.more
+    }
+
+    /// A reply that is followed by others.
+    pub(crate) async fn more<T: Serialize>(&mut self, parameters: &T) -> Result<(), HungUp> {
+        match Reply::of(parameters) {
+            Ok(reply) => self.send(&reply.and_more()).await,
+            Err(e) => self.broken(&e),
+        }
+    }
+
+    /// The last reply.
+    pub(crate) async fn last<T: Serialize>(&mut self, parameters: &T) -> Result<(), HungUp> {
+        match Reply::of(parameters) {
+            Ok(reply) => self.send(&reply).await,
+            Err(e) => self.broken(&e),
+        }
+    }
+
+    pub(crate) async fn error(&mut self, error: Known) -> Result<(), HungUp> {
+        self.send(&Reply::error(error)).await
+    }
+
+    fn broken(&self, e: &dyn std::error::Error) -> Result<(), HungUp> {
+        tracing::error!(error = %crate::failure::chain(e), "a reply has no form");
+        Err(HungUp)
+    }
+
+    async fn send(&mut self, reply: &Reply) -> Result<(), HungUp> {
+        if self.oneway {
+            return Ok(());
+        }
+        let bytes = encode(reply).map_err(|_| HungUp)?;
+        match timeout(STALLED, self.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(HungUp),
+        }
+    }
+}
+
+/// Answers one client until it leaves.
+pub(crate) async fn talk(stream: UnixStream, peer: Peer, daemon: &Daemon) {
+    let (read, write) = stream.into_split();
+    let mut calls = calls(read);
+    let mut out = Out { stream: write, more: false, oneway: false };
+    while let Ok(Some(Ok(message))) = timeout(IDLE, calls.next()).await {
+        let call = match Call::parse(&message) {
+            Ok(call) => call,
+            Err(e) => {
+                tracing::debug!(error = %e, uid = peer.uid, "what came is no call");
+                return;
+            }
+        };
+        out.more = call.more;
+        out.oneway = call.oneway;
+        if methods::answer(daemon, &peer, &call, &mut out).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn calls(read: OwnedReadHalf) -> FramedRead<OwnedReadHalf, AnyDelimiterCodec> {
+    FramedRead::new(read, AnyDelimiterCodec::new_with_max_length(b"\0".to_vec(), b"\0".to_vec(), CALL_CAP))
+}

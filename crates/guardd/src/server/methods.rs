@@ -1,0 +1,430 @@
+//! Every method: its right, its parameters, its answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use guard_api::method::{
+    Accept, AcknowledgeAlert, Check, Diff, ExportBaseline, ExportLog, GetInfo, GetInfoReply,
+    GetInterfaceDescription, GetInterfaceDescriptionReply, ListAlerts, ListBaselines, Lock, Log, Reload,
+    ShowAlert, Status, StatusReply, Step, Unlock, VerifyLog, Watch, Who,
+};
+use guard_api::wire::DiffResult;
+use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
+use guard_model::RelPath;
+use guard_model::ledger::{self, Event, Outcome};
+use guard_sys::peer::Peer;
+use serde_json::Value;
+use tokio::sync::{Notify, oneshot};
+
+use super::authorise::{Authority, Right};
+use super::connection::{HungUp, Out};
+use super::{reading, streams};
+use crate::operations::Work;
+use crate::ward::House;
+use crate::warden::{AcceptWish, Command, Message, UnlockWish, WardenHandle};
+
+/// What of the configuration the server needs; replaced as a whole by a reload.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) authority: Authority,
+    pub(crate) window_max: Duration,
+}
+
+/// Reads the configuration again: the reply, or why it is refused.
+pub(crate) type Reloader = Box<dyn Fn() -> Result<guard_api::method::ReloadReply, Known> + Send + Sync>;
+
+/// What the daemon says of itself in `status`.
+pub(crate) type Describe = Box<dyn Fn() -> wire::Daemon + Send + Sync>;
+
+/// Everything a call may need.
+pub(crate) struct Daemon {
+    pub(crate) house: Arc<House>,
+    pub(crate) rules: RwLock<Rules>,
+    pub(crate) wardens: Mutex<BTreeMap<String, WardenHandle>>,
+    pub(crate) describe: Describe,
+    pub(crate) reload: Reloader,
+    /// Told whenever the ledger grew.
+    pub(crate) grown: Arc<Notify>,
+}
+
+impl Daemon {
+    pub(crate) fn authority(&self) -> Authority {
+        self.rules().authority
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The socket file was gone: said in the ledger, since somebody did it.
+    pub(crate) fn socket_was_lost(&self) {
+        tracing::warn!("the control socket's file was removed or replaced; made anew");
+        let event = Event::Recovered {
+            operation: "control socket".to_owned(),
+            how: "its file had been removed or replaced; made anew".to_owned(),
+        };
+        if let Err(e) = self.house.ledger.append(None, vec![event]) {
+            tracing::error!(error = %crate::failure::chain(&e), "the ledger cannot be written");
+        }
+    }
+
+    pub(super) fn grown(&self) -> Arc<Notify> {
+        Arc::clone(&self.grown)
+    }
+
+    /// The wardens, by the order of their names.
+    pub(crate) fn handles(&self) -> Vec<WardenHandle> {
+        self.wardens().into_values().collect()
+    }
+
+    /// A reload changed what callers may do.
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// A reload changed which environments there are.
+    pub(crate) fn set_wardens(&self, wardens: BTreeMap<String, WardenHandle>) {
+        *self.wardens.lock().unwrap_or_else(PoisonError::into_inner) = wardens;
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.wardens().into_keys().collect()
+    }
+
+    fn wardens(&self) -> BTreeMap<String, WardenHandle> {
+        self.wardens.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The environment of that name, or the only one.
+    pub(crate) fn warden(&self, name: Option<&str>) -> Result<WardenHandle, Known> {
+        let all = self.wardens();
+        let found = match name {
+            Some(name) => all.get(name).cloned(),
+            None => all.values().next().filter(|_| all.len() == 1).cloned(),
+        };
+        found.ok_or_else(|| Known::UnknownEnvironment {
+            environment: name.map(str::to_owned),
+            known: all.into_keys().collect(),
+        })
+    }
+
+    /// An optional environment must exist where it is named.
+    pub(crate) fn known_environment(&self, name: Option<&str>) -> Result<Option<String>, Known> {
+        name.map(|n| self.warden(Some(n)).map(|w| w.name)).transpose()
+    }
+}
+
+/// Asks a warden and waits for its answer.
+pub(crate) async fn ask<T>(
+    warden: &WardenHandle,
+    command: impl FnOnce(oneshot::Sender<Result<T, Known>>) -> Command,
+) -> Result<T, Known> {
+    let (reply, answer) = oneshot::channel();
+    let sent = warden.send(Message::Command(Box::new(command(reply))));
+    let gone = || Known::Failed {
+        message: format!("environment {} is not being guarded any more", warden.name),
+        hint: Some("look at the daemon's journal".to_owned()),
+    };
+    if !sent {
+        return Err(gone());
+    }
+    answer.await.unwrap_or_else(|_| Err(gone()))
+}
+
+/// The right that a method needs; `None` for one that does not exist.
+fn right_of(method: &str) -> Option<Right> {
+    Some(match method {
+        Lock::NAME => Right::Command("lock"),
+        Unlock::NAME => Right::Command("unlock"),
+        Accept::NAME => Right::Command("accept"),
+        AcknowledgeAlert::NAME => Right::Command("ack"),
+        Reload::NAME => Right::Command("reload"),
+        Status::NAME
+        | Check::NAME
+        | Diff::NAME
+        | ListAlerts::NAME
+        | ShowAlert::NAME
+        | Watch::NAME
+        | Log::NAME
+        | VerifyLog::NAME
+        | ExportLog::NAME
+        | ExportBaseline::NAME
+        | ListBaselines::NAME
+        | Who::NAME
+        | GetInfo::NAME
+        | GetInterfaceDescription::NAME => Right::Read,
+        _ => return None,
+    })
+}
+
+/// Answers one call. Mutating and refused ones are in the ledger.
+pub(crate) async fn answer(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> Result<(), HungUp> {
+    let Some(right) = right_of(&call.method) else {
+        let (interface, _) = call.split();
+        let known = [INTERFACE, SERVICE].contains(&interface);
+        return out
+            .error(if known {
+                Known::MethodNotFound { method: call.method.clone() }
+            } else {
+                Known::InterfaceNotFound { interface: interface.to_owned() }
+            })
+            .await;
+    };
+    if !daemon.authority().permits(peer, right) {
+        note(daemon, peer, &call.method, Outcome::Refused, Some("PermissionDenied".to_owned()));
+        return out.error(Known::PermissionDenied {}).await;
+    }
+    let done = dispatch(daemon, peer, call, out).await;
+    let mutating = right != Right::Read;
+    match done {
+        Ok(()) => {
+            if mutating {
+                note(daemon, peer, &call.method, Outcome::Done, None);
+            }
+            Ok(())
+        }
+        Err(Ended::HungUp) => Err(HungUp),
+        Err(Ended::Refused(known)) => {
+            if mutating {
+                let outcome = match &known {
+                    Known::Failed { .. } | Known::NeedsOperator { .. } => Outcome::Failed,
+                    _ => Outcome::Refused,
+                };
+                let text = serde_json::to_string(&known).unwrap_or_default();
+                note(daemon, peer, &call.method, outcome, Some(text));
+            }
+            out.error(known).await
+        }
+    }
+}
+
+/// How a call ends early.
+pub(super) enum Ended {
+    HungUp,
+    Refused(Known),
+}
+
+impl From<HungUp> for Ended {
+    fn from(_: HungUp) -> Self {
+        Self::HungUp
+    }
+}
+
+impl From<Known> for Ended {
+    fn from(known: Known) -> Self {
+        Self::Refused(known)
+    }
+}
+
+async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> Result<(), Ended> {
+    match call.method.as_str() {
+        GetInfo::NAME => Ok(out.last(&info()).await?),
+        GetInterfaceDescription::NAME => describe(&parameters(call)?, out).await,
+        Status::NAME => Ok(out.last(&status(daemon).await).await?),
+        Lock::NAME => lock(daemon, peer, parameters(call)?, out).await,
+        Unlock::NAME => unlock(daemon, peer, parameters(call)?, out).await,
+        Accept::NAME => accept(daemon, peer, parameters(call)?, out).await,
+        AcknowledgeAlert::NAME => acknowledge(daemon, peer, parameters(call)?, out).await,
+        Check::NAME => {
+            let asked: Check = parameters(call)?;
+            let quick = asked.quick.unwrap_or(false);
+            let warden = daemon.warden(asked.environment.as_deref())?;
+            let result = check(&warden, quick, RelPath::root(), out).await?;
+            Ok(out.last(&Step::result(result)).await?)
+        }
+        Diff::NAME => {
+            let asked: Diff = parameters(call)?;
+            let below = path_of(asked.path.as_deref().unwrap_or("."), "path")?;
+            let warden = daemon.warden(asked.environment.as_deref())?;
+            let found = check(&warden, true, below, out).await?;
+            let result = DiffResult {
+                environment: found.environment,
+                generation: found.generation,
+                findings: found.findings,
+                findings_total: found.findings_total,
+                skipped: found.skipped,
+            };
+            Ok(out.last(&Step::result(result)).await?)
+        }
+        Reload::NAME => {
+            let reply = tokio::task::block_in_place(|| (daemon.reload)())?;
+            Ok(out.last(&reply).await?)
+        }
+        ListAlerts::NAME => reading::list_alerts(daemon, parameters(call)?, out).await,
+        ShowAlert::NAME => reading::show_alert(daemon, &parameters(call)?, out).await,
+        ListBaselines::NAME => reading::list_baselines(daemon, &parameters(call)?, out).await,
+        Who::NAME => reading::who(daemon, parameters(call)?, out).await,
+        VerifyLog::NAME => reading::verify_log(daemon, out).await,
+        Watch::NAME => streams::watch(daemon, &parameters(call)?, out).await,
+        Log::NAME => streams::log(daemon, &parameters(call)?, out).await,
+        ExportLog::NAME => streams::export_log(daemon, &parameters(call)?, out).await,
+        ExportBaseline::NAME => streams::export_baseline(daemon, &parameters(call)?, out).await,
+        other => Err(Known::MethodNotImplemented { method: other.to_owned() }.into()),
+    }
+}
+
+/// The parameters of a call; the error names the one that does not fit.
+fn parameters<M: Method>(call: &Call) -> Result<M, Known> {
+    serde_path_to_error::deserialize(Value::Object(call.parameters.clone())).map_err(|e| {
+        let at = e.path().to_string();
+        // A missing field is told by the parser's words alone.
+        let missing = e.inner().to_string().split('`').nth(1).map(str::to_owned);
+        let parameter = if at == "." { missing.unwrap_or(at) } else { at };
+        Known::InvalidParameter { parameter }
+    })
+}
+
+pub(super) fn path_of(text: &str, parameter: &str) -> Result<RelPath, Known> {
+    let trimmed = if text == "/" { text } else { text.trim_end_matches('/') };
+    RelPath::from_text(trimmed.strip_prefix("./").unwrap_or(trimmed))
+        .map_err(|_| Known::InvalidParameter { parameter: parameter.to_owned() })
+}
+
+fn info() -> GetInfoReply {
+    GetInfoReply {
+        vendor: "guardd".to_owned(),
+        product: "guardd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        url: "file:///usr/share/doc/guardd".to_owned(),
+        interfaces: vec![SERVICE.to_owned(), INTERFACE.to_owned()],
+    }
+}
+
+async fn describe(asked: &GetInterfaceDescription, out: &mut Out) -> Result<(), Ended> {
+    let description = match asked.interface.as_str() {
+        INTERFACE => INTERFACE_IDL,
+        SERVICE => SERVICE_IDL,
+        other => return Err(Known::InterfaceNotFound { interface: other.to_owned() }.into()),
+    };
+    Ok(out.last(&GetInterfaceDescriptionReply { description: description.to_owned() }).await?)
+}
+
+async fn status(daemon: &Daemon) -> StatusReply {
+    let mut told = (daemon.describe)();
+    let mut environments = Vec::new();
+    for warden in daemon.wardens().values() {
+        match ask(warden, Command::Status).await {
+            Ok((environment, troubles)) => {
+                told.degraded.extend(troubles.into_iter().map(|t| format!("{}: {t}", warden.name)));
+                environments.push(environment);
+            }
+            Err(_) => told.degraded.push(format!("{}: is not being guarded any more", warden.name)),
+        }
+    }
+    StatusReply { daemon: told, environments }
+}
+
+async fn lock(daemon: &Daemon, peer: &Peer, asked: Lock, out: &mut Out) -> Result<(), Ended> {
+    let warden = daemon.warden(asked.environment.as_deref())?;
+    let work = Work::shared();
+    let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
+    let reason = asked.reason.unwrap_or_default();
+    let wish = ask(&warden, |reply| Command::Lock { by, reason, work: own, reply });
+    let result = streams::with_progress(wish, &work, OnHangup::GoOn, out).await?;
+    Ok(out.last(&Step::result(result)).await?)
+}
+
+async fn unlock(daemon: &Daemon, peer: &Peer, asked: Unlock, out: &mut Out) -> Result<(), Ended> {
+    let warden = daemon.warden(asked.environment.as_deref())?;
+    if asked.reason.trim().is_empty() {
+        return Err(Known::ReasonRequired {}.into());
+    }
+    if asked.maintainer.trim().is_empty() {
+        return Err(Known::MaintainerRequired {}.into());
+    }
+    let longest = daemon.rules().window_max;
+    let work = Work::shared();
+    let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
+    let wish = ask(&warden, |reply| {
+        Command::Unlock(UnlockWish {
+            by,
+            maintainer: asked.maintainer,
+            reason: asked.reason,
+            length: asked.for_seconds.map(Duration::from_secs),
+            longest,
+            work: own,
+            reply,
+        })
+    });
+    let result = streams::with_progress(wish, &work, OnHangup::GoOn, out).await?;
+    Ok(out.last(&Step::result(result)).await?)
+}
+
+async fn accept(daemon: &Daemon, peer: &Peer, asked: Accept, out: &mut Out) -> Result<(), Ended> {
+    let warden = daemon.warden(asked.environment.as_deref())?;
+    if asked.reason.trim().is_empty() {
+        return Err(Known::ReasonRequired {}.into());
+    }
+    let paths = asked.paths.iter().map(|p| path_of(p, "paths")).collect::<Result<Vec<_>, _>>()?;
+    let (by, work) = (caller(peer).to_string(), Work::shared());
+    let reply =
+        ask(&warden, |reply| Command::Accept(AcceptWish { paths, by, reason: asked.reason, work, reply }))
+            .await?;
+    Ok(out.last(&reply).await?)
+}
+
+async fn acknowledge(
+    daemon: &Daemon,
+    peer: &Peer,
+    asked: AcknowledgeAlert,
+    out: &mut Out,
+) -> Result<(), Ended> {
+    if asked.note.trim().is_empty() {
+        return Err(Known::InvalidParameter { parameter: "note".to_owned() }.into());
+    }
+    let by = caller(peer).to_string();
+    let alert = reading::alert(daemon, asked.id)?;
+    let event = Event::AlertAcknowledged { alert: asked.id, by, note: asked.note };
+    let append = || daemon.house.ledger.append(Some(alert.environment.clone()), vec![event]);
+    tokio::task::block_in_place(append).map_err(reading::failed)?;
+    let now = reading::alert(daemon, asked.id)?;
+    let alert = crate::wire::alert(&now, usize::MAX).ok_or(Known::UnknownAlert { id: asked.id })?;
+    Ok(out.last(&guard_api::method::AcknowledgeAlertReply { alert }).await?)
+}
+
+async fn check(
+    warden: &WardenHandle,
+    quick: bool,
+    below: RelPath,
+    out: &mut Out,
+) -> Result<wire::CheckResult, Ended> {
+    let work = Work::shared();
+    let own = Arc::clone(&work);
+    let wish = ask(warden, |reply| Command::Check { quick, below, work: own, reply });
+    streams::with_progress(wish, &work, OnHangup::Cancel, out).await
+}
+
+/// What becomes of an operation whose caller hangs up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnHangup {
+    /// It changes things and is finished.
+    GoOn,
+    /// It only answers a question.
+    Cancel,
+}
+
+/// The user that this process runs as, as the ledger names callers.
+pub(crate) fn own_name() -> String {
+    let uid = guard_sys::peer::own_uid();
+    let name = guard_sys::peer::user_name(uid).map(|n| guard_model::path::escape(n.as_bytes()));
+    ledger::Peer { uid, login_uid: None, pid: 0, name }.to_string()
+}
+
+/// The caller as the ledger names it.
+pub(super) fn caller(peer: &Peer) -> ledger::Peer {
+    let who = peer.login_uid.unwrap_or(peer.uid);
+    ledger::Peer {
+        uid: peer.uid,
+        login_uid: peer.login_uid,
+        pid: peer.pid.and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
+        name: guard_sys::peer::user_name(who).map(|n| guard_model::path::escape(n.as_bytes())),
+    }
+}
+
+fn note(daemon: &Daemon, peer: &Peer, method: &str, outcome: Outcome, error: Option<String>) {
+    let event = Event::Call { method: method.to_owned(), peer: caller(peer), outcome, error };
+    if let Err(e) = tokio::task::block_in_place(|| daemon.house.ledger.append(None, vec![event])) {
+        tracing::error!(error = %crate::failure::chain(&e), method, "a call could not be recorded");
+    }
+}

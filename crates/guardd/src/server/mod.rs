@@ -1,0 +1,100 @@
+//! The control server: Varlink on a Unix socket.
+//!
+//! Architecture invariant: a client can hold up nothing but its own
+//! connection. Every connection is a task with a cap on message size, a
+//! deadline for reading, one for writing, and a place among a limited number;
+//! places are kept free for the daemon's own user.
+
+mod authorise;
+mod connection;
+mod listener;
+mod methods;
+mod reading;
+mod streams;
+
+pub(crate) use authorise::Authority;
+pub(crate) use listener::{BindError, Listener};
+pub(crate) use methods::{Daemon, Describe, Reloader, Rules, ask, own_name};
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// Of them, those that readers may hold: the rest is for the daemon's own user.
+const FOR_READERS: usize = 48;
+
+/// Serves until told to stop.
+pub(crate) async fn serve(
+    mut listener: Listener,
+    daemon: Arc<Daemon>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let all = Arc::new(Semaphore::new(CONNECTIONS));
+    let readers = Arc::new(Semaphore::new(FOR_READERS));
+    let mut clients = JoinSet::new();
+    let mut look = tokio::time::interval(Duration::from_secs(2));
+    loop {
+        tokio::select! {
+            _ = stop.changed() => break,
+            _ = look.tick() => {
+                // Somebody removed or replaced the socket file: nobody could reach us any more.
+                if let Some(again) = listener.replaced() {
+                    daemon.socket_was_lost();
+                    listener = again;
+                }
+            }
+            Some(_) = clients.join_next(), if !clients.is_empty() => {}
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => admit(stream, &daemon, &all, &readers, &mut clients),
+                Err(e) if is_passing(&e) => {
+                    tracing::warn!(error = %e, "a connection could not be accepted");
+                    // EMFILE and the like: give the connections that are open time to end.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    clients.shutdown().await;
+    Ok(())
+}
+
+/// accept(2): errors of one connection or of a moment, not of the listening socket.
+fn is_passing(e: &std::io::Error) -> bool {
+    !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotConnected) && e.raw_os_error() != Some(9)
+}
+
+fn admit(
+    stream: UnixStream,
+    daemon: &Arc<Daemon>,
+    all: &Arc<Semaphore>,
+    readers: &Arc<Semaphore>,
+    clients: &mut JoinSet<()>,
+) {
+    let peer = match guard_sys::peer::of(&stream) {
+        Ok(peer) => peer,
+        Err(e) => {
+            tracing::warn!(error = %crate::failure::chain(&e), "a peer without credentials is not served");
+            return;
+        }
+    };
+    let reader_place = match daemon.authority().is_owner(&peer) {
+        true => None,
+        false => match Arc::clone(readers).try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) => return,
+        },
+    };
+    let Ok(place) = Arc::clone(all).try_acquire_owned() else { return };
+    let daemon = Arc::clone(daemon);
+    clients.spawn(async move {
+        connection::talk(stream, peer, &daemon).await;
+        drop((place, reader_place));
+    });
+}

@@ -1,0 +1,92 @@
+//! What a warden and its operations share: the ways to what survives.
+
+use std::sync::Arc;
+
+use guard_alert::Sinks;
+use guard_model::Digest;
+use guard_model::baseline::{LockFile, LockState};
+use guard_model::ledger::{Event, Head, Record};
+use guard_model::path::escape;
+use guard_model::state::EnvironmentState;
+use guard_store::{Baseline, HostKey, Index, LedgerHandle, LockFileSeen, PublicKey, StateDir, StoreError};
+
+/// The daemon's common things, one for the whole process.
+pub(crate) struct House {
+    pub(crate) state_dir: Arc<StateDir>,
+    pub(crate) key: Arc<HostKey>,
+    pub(crate) public: PublicKey,
+    pub(crate) ledger: LedgerHandle,
+    pub(crate) sinks: Arc<Sinks>,
+    pub(crate) boot_id: String,
+    pub(crate) machine_id: String,
+}
+
+impl House {
+    /// The index, as of the last durable record.
+    pub(crate) fn index(&self) -> &Index {
+        self.ledger.index()
+    }
+
+    /// A generation of an environment's baseline, verified.
+    pub(crate) fn baseline(
+        &self,
+        name: &str,
+        generation: u64,
+        digest: &Digest,
+    ) -> Result<Baseline, StoreError> {
+        Baseline::open(&self.state_dir.generation(name, generation)?, digest, &self.public)
+    }
+
+    /// Told whenever the ledger grew.
+    pub(crate) fn grown(&self) -> Arc<tokio::sync::Notify> {
+        let notify = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&notify);
+        self.ledger.on_commit(move |_| told.notify_waiters());
+        notify
+    }
+}
+
+/// One environment's name with the house it stands in.
+#[derive(Clone)]
+pub(crate) struct Ward {
+    pub(crate) name: String,
+    pub(crate) house: Arc<House>,
+}
+
+impl Ward {
+    /// Writes events of this environment; durable when it returns.
+    pub(crate) fn append(&self, events: Vec<Event>) -> Result<Vec<Record>, StoreError> {
+        self.house.ledger.append(Some(self.name.clone()), events)
+    }
+
+    /// Writes the lock file that says what `state` says.
+    pub(crate) fn write_lock_file(
+        &self,
+        state: &EnvironmentState,
+        root: &std::path::Path,
+        branches: &[String],
+        ledger: Head,
+    ) -> Result<Option<LockFileSeen>, StoreError> {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(baseline) = &state.baseline else { return Ok(None) };
+        let file = LockFile {
+            environment: self.name.clone(),
+            state: state.state,
+            generation: baseline.generation,
+            baseline: baseline.digest,
+            machine_id: self.house.machine_id.clone(),
+            since: state.since.unwrap_or_else(crate::operations::now),
+            by: state.by.clone().unwrap_or_default(),
+            reason: state.reason.clone().unwrap_or_default(),
+            root: escape(root.as_os_str().as_bytes()),
+            branches: branches.to_vec(),
+            ledger,
+        };
+        guard_store::lock_file::write(&self.house.state_dir, &file, &self.house.key).map(Some)
+    }
+
+    /// True where the ledger says that the environment is locked.
+    pub(crate) fn is_locked(state: &EnvironmentState) -> bool {
+        state.state == LockState::Locked
+    }
+}

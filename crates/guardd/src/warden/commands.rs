@@ -1,0 +1,697 @@
+//! What people ask a warden for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use guard_api::Known;
+use guard_api::wire::{CheckResult, Environment, LockResult, SealState, Skipped, UnlockResult};
+use guard_model::baseline::LockState;
+use guard_model::ledger::{Event, WindowEnd};
+use guard_model::state::Window;
+use guard_model::{Entry, RelPath, Seal};
+use guard_store::index::AlertScope;
+
+use super::findings::finding;
+use super::scans::{ScanKind, scan};
+use super::touches::Reach;
+use super::{Message, Running, Warden};
+use crate::failure::chain;
+use crate::operations::accept::{AcceptDone, AcceptTask};
+use crate::operations::lock::{EndedWindow, LockDone, LockTask};
+use crate::operations::unlock::{UnlockDone, UnlockTask};
+use crate::operations::{OperationError, Work, now, repair};
+use crate::ward::Ward;
+use crate::wire::{self, time};
+
+/// Why something is not done; the very error that goes to the caller.
+pub(crate) type Refusal = Known;
+
+/// The way an answer goes back. The asker may be gone: then nobody hears it.
+pub(crate) type Reply<T> = tokio::sync::oneshot::Sender<Result<T, Refusal>>;
+
+/// What a warden can be asked for.
+pub(crate) enum Command {
+    /// How it stands, and what is not as it should be.
+    Status(Reply<(Environment, Vec<String>)>),
+    Lock {
+        by: String,
+        reason: String,
+        work: Arc<Work>,
+        reply: Reply<LockResult>,
+    },
+    Unlock(UnlockWish),
+    Check {
+        quick: bool,
+        below: RelPath,
+        work: Arc<Work>,
+        reply: Reply<CheckResult>,
+    },
+    Accept(AcceptWish),
+    /// What the baseline says of a path.
+    Expected {
+        path: RelPath,
+        reply: Reply<Option<Entry>>,
+    },
+}
+
+/// An unlock that somebody wishes.
+pub(crate) struct UnlockWish {
+    pub(crate) by: String,
+    pub(crate) maintainer: String,
+    pub(crate) reason: String,
+    /// The configured default where `None`.
+    pub(crate) length: Option<Duration>,
+    pub(crate) longest: Duration,
+    pub(crate) work: Arc<Work>,
+    pub(crate) reply: Reply<UnlockResult>,
+}
+
+/// An acceptance that somebody wishes.
+pub(crate) struct AcceptWish {
+    /// Each names itself and everything below it.
+    pub(crate) paths: Vec<RelPath>,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) work: Arc<Work>,
+    pub(crate) reply: Reply<guard_api::method::AcceptReply>,
+}
+
+/// A lock that somebody, or the end of a window, wishes.
+pub(super) struct LockWish {
+    pub(super) by: String,
+    pub(super) reason: String,
+    pub(super) ends: Option<(Window, WindowEnd)>,
+    pub(super) work: Arc<Work>,
+    /// `None` for a lock by timer.
+    pub(super) reply: Option<Reply<LockResult>>,
+}
+
+/// The end of an operation, with the way its answer goes.
+pub(crate) enum Finished {
+    Lock {
+        began: Instant,
+        result: Result<LockDone, OperationError>,
+        reply: Option<Reply<LockResult>>,
+    },
+    Repair {
+        began: Instant,
+        by: String,
+        result: Result<u64, OperationError>,
+        reply: Option<Reply<LockResult>>,
+    },
+    Unlock {
+        began: Instant,
+        result: Result<UnlockDone, OperationError>,
+        reply: Reply<UnlockResult>,
+    },
+    Accept {
+        paths: Vec<RelPath>,
+        result: Result<AcceptDone, OperationError>,
+        reply: Reply<guard_api::method::AcceptReply>,
+    },
+}
+
+fn answer<T>(reply: Reply<T>, with: Result<T, Refusal>) {
+    // The asker may have hung up, which changes nothing.
+    reply.send(with).ok();
+}
+
+/// An operation's failure as its caller hears it.
+fn refusal(environment: &str, error: &OperationError) -> Refusal {
+    match error {
+        OperationError::ChangedSinceShown(paths) => Known::ChangedSinceShown {
+            environment: environment.to_owned(),
+            paths: paths.iter().map(ToString::to_string).collect(),
+        },
+        OperationError::NotUndone { .. } => Known::NeedsOperator {
+            message: chain(error),
+            hint: Some("look at the daemon's journal, put the cause right and restart guardd: it finishes or undoes what was begun".to_owned()),
+        },
+        _ => Known::Failed { message: chain(error), hint: None },
+    }
+}
+
+impl Warden {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Status(reply) => {
+                let status = (self.status(), self.troubles());
+                answer(reply, Ok(status));
+            }
+            Command::Expected { path, reply } => {
+                let found = self.held.as_ref().map_or(Ok(None), |h| h.baseline.get(&path));
+                let found = found.map(|r| r.map(|r| r.entry));
+                answer(reply, found.map_err(|e| Known::Failed { message: chain(&e), hint: None }));
+            }
+            Command::Check { quick, below, work, reply } => self.check(quick, below, work, reply),
+            // These change what observations are compared with: first the one under way.
+            changing if self.observing => self.deferred.push_back(changing),
+            Command::Lock { by, reason, work, reply } => self.lock(by, reason, work, reply),
+            Command::Unlock(wish) => self.unlock(wish),
+            Command::Accept(wish) => self.accept(wish),
+        }
+    }
+
+    /// Takes up the commands that waited for an observation.
+    pub(super) fn take_deferred(&mut self) {
+        for command in std::mem::take(&mut self.deferred) {
+            self.obey(command);
+        }
+    }
+
+    fn begin(&mut self, name: &'static str, work: &Arc<Work>) -> Result<(), Refusal> {
+        if let Some(running) = &self.running {
+            return Err(Known::Busy {
+                environment: self.ward.name.clone(),
+                operation: running.name.to_owned(),
+            });
+        }
+        if let Some(message) = &self.left_out.needs_operator {
+            return Err(Known::NeedsOperator {
+                message: message.clone(),
+                hint: Some("put the cause right and restart guardd".to_owned()),
+            });
+        }
+        self.scans.cancel();
+        self.running = Some(Running { name, work: Arc::clone(work) });
+        Ok(())
+    }
+
+    /// Runs an operation on a thread of its own; its end comes as a message.
+    fn spawn(&mut self, operation: impl FnOnce() -> Finished + Send + 'static) {
+        let back = self.myself.clone();
+        let name = self.running.as_ref().map_or("operation", |r| r.name);
+        let spawned =
+            std::thread::Builder::new().name(format!("{name} {}", self.ward.name)).spawn(move || {
+                // The warden waits for this message even while it stops.
+                back.send(Message::Finished(Box::new(operation()))).ok();
+            });
+        if let Err(e) = spawned {
+            // The closure is gone, and with it the reply: the caller hears that it was dropped.
+            tracing::error!(error = %e, "no thread for an operation");
+            self.trouble = Some(format!("cannot start a thread: {e}"));
+            self.running = None;
+        }
+    }
+
+    fn present_root(&self) -> Result<Arc<guard_tree::Root>, Refusal> {
+        self.root.clone().ok_or_else(|| Known::Refused {
+            message: self.trouble.clone().unwrap_or_else(|| "the root is not there".to_owned()),
+            hint: Some(
+                "make the root directory, or correct `root` in the configuration and reload".to_owned(),
+            ),
+            anyway: false,
+        })
+    }
+
+    fn lock(&mut self, by: String, reason: String, work: Arc<Work>, reply: Reply<LockResult>) {
+        let begun = if Ward::is_locked(&self.state) {
+            self.begin_repair(by, work, reply)
+        } else {
+            let ends = self.state.window.clone().map(|w| (w, WindowEnd::Lock));
+            self.begin_lock(LockWish { by, reason, ends, work, reply: Some(reply) })
+        };
+        if let Err(refusal) = begun {
+            tracing::debug!(?refusal, "lock refused");
+        }
+    }
+
+    pub(super) fn begin_lock(&mut self, mut wish: LockWish) -> Result<(), Refusal> {
+        let ready = self.present_root().and_then(|_| self.begin("lock", &wish.work));
+        if let Err(refusal) = ready {
+            if let Some(reply) = wish.reply.take() {
+                answer(reply, Err(refusal.clone()));
+            }
+            return Err(refusal);
+        }
+        // The root's path is resolved anew: what is locked is what stands there now.
+        self.find_root();
+        let root = match self.present_root() {
+            Ok(root) => root,
+            Err(refusal) => {
+                self.running = None;
+                if let Some(reply) = wish.reply.take() {
+                    answer(reply, Err(refusal.clone()));
+                }
+                return Err(refusal);
+            }
+        };
+        let ends = match (wish.ends, &self.held) {
+            (Some((window, how)), Some(held)) => {
+                Some(EndedWindow { window, how, before: Arc::clone(&held.baseline) })
+            }
+            _ => None,
+        };
+        let task = LockTask {
+            ward: self.ward.clone(),
+            root,
+            policy: Arc::clone(&self.config.policy),
+            seal: self.config.seal,
+            by: wish.by,
+            reason: wish.reason,
+            previous: self.state.baseline.as_ref().map(|b| b.digest),
+            generation: self.next_generation(),
+            ends,
+            work: wish.work,
+        };
+        let (began, reply) = (Instant::now(), wish.reply);
+        self.spawn(move || Finished::Lock { began, result: task.run(), reply });
+        Ok(())
+    }
+
+    /// Greater than any that was ever committed, or begun and not committed.
+    fn next_generation(&self) -> u64 {
+        let committed = self.state.baseline.as_ref().map_or(0, |b| b.generation) + 1;
+        let on_disk = guard_store::baseline::next_generation(&self.ward.house.state_dir, &self.ward.name);
+        on_disk.unwrap_or(committed).max(committed)
+    }
+
+    fn begin_repair(&mut self, by: String, work: Arc<Work>, reply: Reply<LockResult>) -> Result<(), Refusal> {
+        let ready = self.present_root().and_then(|root| {
+            let expectation = self
+                .expectation()
+                .ok_or_else(|| Known::NoBaseline { environment: self.ward.name.clone(), generation: None })?;
+            self.begin("lock", &work)?;
+            Ok((root, expectation))
+        });
+        let (root, expectation) = match ready {
+            Ok(ready) => ready,
+            Err(refusal) => {
+                answer(reply, Err(refusal.clone()));
+                return Err(refusal);
+            }
+        };
+        let began = Instant::now();
+        self.spawn(move || {
+            let result = repair::repair(&root, &expectation.baseline, expectation.device, &work);
+            Finished::Repair { began, by, result, reply: Some(reply) }
+        });
+        Ok(())
+    }
+
+    fn unlock(&mut self, wish: UnlockWish) {
+        let length = wish.length.unwrap_or(self.config.window_default);
+        let ready = if !Ward::is_locked(&self.state) {
+            Err(Known::AlreadyUnlocked {
+                environment: self.ward.name.clone(),
+                window: self.state.window.as_ref().map(wire::window),
+            })
+        } else if length.is_zero() || length > wish.longest {
+            Err(Known::InvalidWindow { asked_seconds: length.as_secs(), max_seconds: wish.longest.as_secs() })
+        } else {
+            self.present_root().and_then(|root| {
+                let expectation = self.expectation().ok_or_else(|| Known::NoBaseline {
+                    environment: self.ward.name.clone(),
+                    generation: None,
+                })?;
+                self.begin("unlock", &wish.work)?;
+                Ok((root, expectation))
+            })
+        };
+        let (root, expectation) = match ready {
+            Ok(ready) => ready,
+            Err(refusal) => return answer(wish.reply, Err(refusal)),
+        };
+        let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        let seconds = i64::try_from(length.as_secs()).unwrap_or(i64::MAX);
+        let opened = Event::WindowOpened {
+            by: wish.by.clone(),
+            maintainer: wish.maintainer,
+            reason: wish.reason.clone(),
+            until: now().plus_seconds(seconds),
+            until_boot_us: guard_sys::clock::boottime_micros().saturating_add(micros),
+            boot_id: self.ward.house.boot_id.clone(),
+        };
+        let task = UnlockTask {
+            ward: self.ward.clone(),
+            root,
+            baseline: expectation.baseline,
+            device: expectation.device,
+            by: wish.by,
+            reason: wish.reason,
+            opened,
+            work: wish.work,
+        };
+        let (began, reply) = (Instant::now(), wish.reply);
+        self.spawn(move || Finished::Unlock { began, result: task.run(), reply });
+    }
+
+    fn check(&mut self, quick: bool, below: RelPath, work: Arc<Work>, reply: Reply<CheckResult>) {
+        let environment = self.ward.name.clone();
+        let view = match (self.present_root(), self.view()) {
+            (Err(refusal), _) => return answer(reply, Err(refusal)),
+            (_, None) => return answer(reply, Err(Known::NoBaseline { environment, generation: None })),
+            (Ok(_), Some(view)) => view,
+        };
+        if let Some(running) = &self.running {
+            let operation = running.name.to_owned();
+            return answer(reply, Err(Known::Busy { environment, operation }));
+        }
+        let generation = self.held.as_ref().map_or(0, |h| h.manifest.generation);
+        let back = self.myself.clone();
+        let kind = if quick { ScanKind::Sweep } else { ScanKind::Rehash };
+        let spawned = std::thread::Builder::new().name(format!("check {environment}")).spawn(move || {
+            let began = Instant::now();
+            work.enter(crate::operations::Phase::Hashing, 0);
+            let result = match scan(&view, kind, &below, None, &work) {
+                Ok(scanned) => match &scanned.collected.error {
+                    Some(e) => Err(Known::Failed { message: chain(e), hint: None }),
+                    None => {
+                        // The warden looks at every suspect itself, too.
+                        for d in &scanned.collected.differences {
+                            back.send(Message::Touch(d.path.clone())).ok();
+                        }
+                        Ok(checked(environment, generation, quick, scanned, began.elapsed()))
+                    }
+                },
+                Err(e) => Err(Known::Failed { message: chain(&e), hint: None }),
+            };
+            answer(reply, result);
+        });
+        if let Err(e) = spawned {
+            tracing::error!(error = %e, "no thread for a check");
+        }
+    }
+
+    fn accept(&mut self, wish: AcceptWish) {
+        let ready = self.present_root().and_then(|root| {
+            let expectation = self
+                .expectation()
+                .filter(|_| Ward::is_locked(&self.state))
+                .ok_or_else(|| Known::NotLocked { environment: self.ward.name.clone() })?;
+            let shown = self.shown_below(&wish.paths)?;
+            self.begin("accept", &wish.work)?;
+            Ok((root, expectation, shown))
+        });
+        let (root, expectation, shown) = match ready {
+            Ok(ready) => ready,
+            Err(refusal) => return answer(wish.reply, Err(refusal)),
+        };
+        let paths = shown.keys().cloned().collect();
+        let task = AcceptTask {
+            ward: self.ward.clone(),
+            root,
+            policy: self.policy(),
+            baseline_digest: self.held.as_ref().map_or(guard_model::Digest([0; 32]), |h| h.digest),
+            seal: self.held.as_ref().map_or(Seal::None, |h| h.manifest.seal_done),
+            generation: self.next_generation(),
+            expectation,
+            shown,
+            by: wish.by,
+            reason: wish.reason,
+            work: wish.work,
+        };
+        let reply = wish.reply;
+        self.spawn(move || Finished::Accept { paths, result: task.run(), reply });
+    }
+
+    /// What the open findings at and below `paths` showed last.
+    fn shown_below(&self, paths: &[RelPath]) -> Result<BTreeMap<RelPath, Option<Entry>>, Refusal> {
+        let open = self.ward.house.index().alerts(Some(&self.ward.name), AlertScope::Unresolved);
+        let open = open.map_err(|e| Known::Failed { message: chain(&e), hint: None })?;
+        let mut shown = BTreeMap::new();
+        for alert in &open {
+            for f in alert.findings.iter().filter(|f| !alert.settled.contains(&f.path)) {
+                if let Ok(path) = RelPath::from_text(&f.path) {
+                    if paths.iter().any(|p| path.is_within(p)) {
+                        shown.insert(path, f.after.clone());
+                    }
+                }
+            }
+        }
+        let nothing: Vec<String> =
+            paths.iter().filter(|p| !shown.keys().any(|s| s.is_within(p))).map(ToString::to_string).collect();
+        if nothing.is_empty() && !paths.is_empty() {
+            return Ok(shown);
+        }
+        Err(Known::Refused {
+            message: format!("no open finding at or below: {}", nothing.join(", ")),
+            hint: Some("guardctl alerts list shows what can be accepted".to_owned()),
+            anyway: false,
+        })
+    }
+
+    pub(super) fn operation_ended(&mut self, finished: Finished) {
+        self.running = None;
+        match finished {
+            Finished::Lock { began, result, reply } => {
+                let result = result.map(|done| self.locked(began, done));
+                self.conclude("lock", result, reply);
+            }
+            Finished::Repair { began, by, result, reply } => {
+                let result = result.map(|repaired| self.repaired(began, by, repaired));
+                self.conclude("lock", result, reply);
+            }
+            Finished::Unlock { began, result, reply } => {
+                let result = result.map(|done| self.unlocked(began, done));
+                self.conclude("unlock", result, Some(reply));
+            }
+            Finished::Accept { paths, result, reply } => {
+                let result = result.map(|done| self.accepted(paths, done));
+                self.conclude("accept", result, Some(reply));
+            }
+        }
+    }
+
+    fn conclude<T>(&mut self, name: &str, result: Result<T, OperationError>, reply: Option<Reply<T>>) {
+        let result = result.map_err(|e| {
+            tracing::error!(environment = self.ward.name, operation = name, error = %chain(&e), "failed");
+            if matches!(e, OperationError::NotUndone { .. }) {
+                self.left_out.needs_operator = Some(chain(&e));
+            }
+            if reply.is_none() {
+                self.trouble = Some(format!("{name} failed: {}", chain(&e)));
+            }
+            refusal(&self.ward.name, &e)
+        });
+        if let Some(reply) = reply {
+            answer(reply, result);
+        }
+    }
+
+    fn locked(&mut self, began: Instant, done: LockDone) -> LockResult {
+        self.take_in(&done.records);
+        self.trouble = None;
+        self.load_baseline();
+        self.clear_plan();
+        self.renew_lock_file();
+        // What was found before is part of the new baseline; its alerts stay until somebody looks.
+        let generation = self.state.baseline.as_ref().map_or(0, |b| b.generation);
+        let mut events: Vec<Event> = self.gaps.covered_by_new_baseline();
+        let mut settled = self.raised.clear();
+        settled.extend(unreviewed(&done.records));
+        events.extend(settled.into_iter().map(|(alert, paths)| Event::AlertSettled {
+            alert,
+            paths,
+            how: format!("became baseline {generation}"),
+            reviewed: false,
+        }));
+        self.record(events);
+        self.scans.all_was_read();
+        self.watch();
+        let unsealed: Vec<Skipped> = done
+            .unsealed
+            .0
+            .iter()
+            .map(|(p, skip)| Skipped { path: p.to_string(), why: format!("not sealed: {skip}") })
+            .collect();
+        self.left_out.unsealed = done.unsealed.0;
+        self.left_out.unread = done.skipped.clone();
+        self.left_out.unmatched.clone_from(&done.unmatched);
+        let mut skipped: Vec<Skipped> = done.skipped.iter().map(wire::skipped).collect();
+        skipped.extend(unsealed);
+        LockResult {
+            environment: self.ward.name.clone(),
+            generation,
+            repaired: None,
+            changed: done.changed,
+            protected: wire::totals(&done.totals),
+            seal: self.seal_state().unwrap_or_else(|| SealState {
+                asked: self.config.seal.to_string(),
+                done: done.seal_done.to_string(),
+                unsealed: 0,
+            }),
+            skipped,
+            unmatched: done.unmatched,
+            warnings: self.lock_warnings(),
+            duration_ms: millis(began),
+        }
+    }
+
+    fn lock_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.config.seal == Seal::Immutable {
+            warnings.push("the immutable flag is not set by this version: sealed read-only".to_owned());
+        }
+        warnings.extend(self.watch_report.trouble());
+        warnings.extend(self.trouble.clone());
+        warnings
+    }
+
+    fn repaired(&mut self, began: Instant, by: String, repaired: u64) -> LockResult {
+        self.record(vec![Event::LockRepaired { by, repaired }]);
+        self.renew_lock_file();
+        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        for path in reported {
+            self.touches.add(path, Reach::Entry);
+        }
+        let current = self.state.baseline.clone();
+        LockResult {
+            environment: self.ward.name.clone(),
+            generation: current.as_ref().map_or(0, |b| b.generation),
+            repaired: Some(repaired),
+            changed: None,
+            protected: current.map(|b| wire::totals(&b.totals)).unwrap_or_default(),
+            seal: self.seal_state().unwrap_or(SealState {
+                asked: String::new(),
+                done: String::new(),
+                unsealed: 0,
+            }),
+            skipped: Vec::new(),
+            unmatched: Vec::new(),
+            warnings: self.lock_warnings(),
+            duration_ms: millis(began),
+        }
+    }
+
+    fn unlocked(&mut self, began: Instant, done: UnlockDone) -> UnlockResult {
+        self.take_in(&done.records);
+        self.renew_lock_file();
+        // Differences found while locked keep their alerts; inside the window they are changes anew.
+        self.raised.close_group();
+        self.watch();
+        let skipped = done
+            .unsealed
+            .left
+            .iter()
+            .map(|text| {
+                let (path, why) = text.split_once(": ").unwrap_or((text, ""));
+                Skipped { path: path.to_owned(), why: why.to_owned() }
+            })
+            .collect();
+        let window = self.state.window.as_ref().map(wire::window);
+        UnlockResult {
+            environment: self.ward.name.clone(),
+            window: window.unwrap_or_else(|| guard_api::wire::Window {
+                id: 0,
+                by: String::new(),
+                maintainer: String::new(),
+                reason: String::new(),
+                since: time(now()),
+                until: time(now()),
+            }),
+            restored: done.unsealed.restored,
+            skipped,
+            duration_ms: millis(began),
+        }
+    }
+
+    fn accepted(&mut self, paths: Vec<RelPath>, done: AcceptDone) -> guard_api::method::AcceptReply {
+        self.take_in(&done.records);
+        self.load_baseline();
+        self.renew_lock_file();
+        let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
+        let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for text in &texts {
+            if let Some(alert) = self.raised.settle(text) {
+                by_alert.entry(alert).or_default().push(text.clone());
+            }
+        }
+        let events = by_alert
+            .into_iter()
+            .map(|(alert, paths)| Event::AlertSettled {
+                alert,
+                paths,
+                how: format!("accepted as baseline {}", done.generation),
+                reviewed: true,
+            })
+            .collect();
+        self.record(events);
+        for path in paths {
+            self.touches.add(path, Reach::Entry);
+        }
+        guard_api::method::AcceptReply {
+            environment: self.ward.name.clone(),
+            generation: done.generation,
+            accepted: texts,
+        }
+    }
+
+    fn clear_plan(&mut self) {
+        if let Err(e) = guard_store::Plan::clear(&self.ward.house.state_dir, &self.ward.name) {
+            // The next start finds it committed and clears it.
+            tracing::warn!(error = %chain(&e), "the plan could not be removed");
+        }
+    }
+
+    /// Handles nothing but the end of the operation that runs: before READY.
+    pub(super) fn wait_for_operation(&mut self) {
+        let mut later = Vec::new();
+        while self.running.is_some() {
+            match self.inbox.recv() {
+                Ok(Message::Finished(finished)) => self.operation_ended(*finished),
+                Ok(other) => later.push(other),
+                Err(_) => return,
+            }
+        }
+        later.into_iter().for_each(|message| self.handle(message));
+    }
+
+    /// A new configuration. While locked, root, patterns and seal stay as the lock signed them.
+    pub(super) fn configure(&mut self, config: guard_config::Environment) {
+        self.config = config;
+        if self.state.state == LockState::Unlocked {
+            self.find_root();
+        }
+    }
+}
+
+/// An alert about unreviewed changes holds what is the baseline already.
+fn unreviewed(records: &[guard_model::ledger::Record]) -> Vec<(u64, Vec<String>)> {
+    records
+        .iter()
+        .filter_map(|r| match &r.event {
+            Event::AlertOpened { findings, .. } => {
+                Some((r.seq, findings.iter().map(|f| f.path.clone()).collect()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Findings of one answer; the rest are counted.
+const SHOWN: usize = 10_000;
+
+fn checked(
+    environment: String,
+    generation: u64,
+    quick: bool,
+    scanned: super::scans::Scanned,
+    took: Duration,
+) -> CheckResult {
+    let total = scanned.collected.differences.len();
+    let findings = scanned
+        .collected
+        .differences
+        .into_iter()
+        .take(SHOWN)
+        .filter_map(|d| wire::finding(&finding(d)))
+        .collect();
+    CheckResult {
+        environment,
+        generation,
+        quick,
+        clean: total == 0,
+        files: scanned.files,
+        bytes: scanned.bytes,
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        findings,
+        findings_total: total as u64,
+        skipped: scanned.skipped.iter().map(wire::skipped).collect(),
+    }
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,111 @@
+//! What the observer reports becomes findings, or settles them.
+
+use std::collections::BTreeMap;
+
+use guard_model::ledger::Event;
+use guard_model::{Finding, Observed, RelPath, Severity};
+
+use super::Warden;
+use super::observer::Report;
+use super::raise::Weighed;
+use super::touches::Reach;
+use crate::comparer::Difference;
+use crate::ward::Ward;
+
+impl Warden {
+    pub(super) fn take_report(&mut self, report: Report) {
+        self.observing = false;
+        if let Some(e) = &report.error {
+            self.trouble = Some(format!("the baseline cannot be read: {}", crate::failure::chain(e)));
+        }
+        for path in report.suspects {
+            self.touches.add(path, Reach::Entry);
+        }
+        let seen: Vec<RelPath> =
+            report.clean.iter().chain(report.differences.iter().map(|d| &d.path)).cloned().collect();
+        let findings = report.differences.into_iter().map(weigh).collect();
+        self.raise(findings);
+        self.settle(report.clean.iter().map(ToString::to_string), "as before");
+        seen.iter().for_each(|path| self.gaps.observed(path));
+        self.take_deferred();
+    }
+
+    /// Raises what was not reported yet: as an alert while locked, under the window while unlocked.
+    pub(super) fn raise(&mut self, findings: Vec<Weighed>) {
+        let new = self.raised.only_new(findings);
+        if new.is_empty() {
+            return;
+        }
+        if !Ward::is_locked(&self.state) {
+            if let Some(window) = self.state.window.as_ref().map(|w| w.id) {
+                let findings = new.iter().map(|(f, _)| f.clone()).collect();
+                self.record(vec![Event::WindowChange { window, findings }]);
+                self.raised.remember(None, &new);
+            }
+            return;
+        }
+        let now_us = guard_sys::clock::boottime_micros();
+        let event = self.raised.event_for(&new, now_us);
+        let records = self.record(vec![event]);
+        let alert = records.first().map(|record| {
+            if let Event::AlertOpened { severity, .. } = &record.event {
+                self.raised.open_group(record.seq, *severity, now_us);
+            }
+            guard_model::state::alert_of(record).unwrap_or(record.seq)
+        });
+        self.raised.remember(alert, &new);
+    }
+
+    /// Opens an alert of its own about the daemon or the root rather than an entry.
+    pub(super) fn raise_apart(
+        &mut self,
+        severity: Severity,
+        title: String,
+        findings: Vec<Finding>,
+    ) -> Option<u64> {
+        let sessions = crate::sessions::logged_in();
+        let records = self.record(vec![Event::AlertOpened { severity, title, findings, sessions }]);
+        self.raised.close_group();
+        records.first().map(|r| r.seq)
+    }
+
+    /// Paths that are no difference any more.
+    pub(super) fn settle(&mut self, paths: impl Iterator<Item = String>, how: &str) {
+        let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for path in paths {
+            if let Some(alert) = self.raised.settle(&path) {
+                by_alert.entry(alert).or_default().push(path);
+            }
+        }
+        let events = by_alert
+            .into_iter()
+            .map(|(alert, paths)| Event::AlertSettled { alert, paths, how: how.to_owned(), reviewed: false })
+            .collect();
+        self.record(events);
+    }
+}
+
+/// A difference as a finding, with whether its path is sensitive.
+pub(super) fn weigh(difference: Difference) -> Weighed {
+    let sensitive = difference.sensitive;
+    (finding(difference), sensitive)
+}
+
+/// A difference as a finding, observed just now.
+pub(crate) fn finding(difference: Difference) -> Finding {
+    let (after, note) = match difference.observed {
+        Observed::Present(entry) => (Some(entry), None),
+        Observed::Absent => (None, None),
+        Observed::Unreadable { entry, why } => (entry, Some(format!("could not be read: {why}"))),
+    };
+    Finding {
+        path: difference.path.to_string(),
+        at: crate::operations::now(),
+        change: difference.change,
+        before: difference.before,
+        after,
+        actor: None,
+        restored: false,
+        note,
+    }
+}

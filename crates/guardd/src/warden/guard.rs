@@ -1,0 +1,328 @@
+//! What no hint tells of: the root's and its ancestors' identity, the lock
+//! file, the end of a window. Looked at once a second.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use guard_model::baseline::LockState;
+use guard_model::ledger::{GapCause, Head, WindowEnd};
+use guard_model::path::escape;
+use guard_model::seal::Skip;
+use guard_model::state::Window;
+use guard_model::{Change, Finding, RelPath, Severity};
+use guard_store::{Baseline, LockFileSeen, lock_file};
+use guard_tree::{Root, RootCheck};
+
+use super::commands::LockWish;
+use super::{Held, Warden};
+use crate::failure::chain;
+use crate::operations::lock::LISTED;
+use crate::operations::{ancestors, now, recover};
+
+/// What was seen at the last look.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    last_tick_us: u64,
+    lock_file: Option<LockFileSeen>,
+    /// Paths outside the tree that are reported as differing.
+    reported: BTreeSet<String>,
+    root_lost: bool,
+}
+
+impl Guard {
+    /// Is the next look due? If so it counts as done.
+    pub(super) fn tick_due(&mut self) -> bool {
+        let now = guard_sys::clock::boottime_micros();
+        let due = now.saturating_sub(self.last_tick_us) >= 900_000;
+        if due {
+            self.last_tick_us = now;
+        }
+        due
+    }
+}
+
+impl Warden {
+    /// Opens the root, if it is there, and sets the watches.
+    pub(super) fn find_root(&mut self) {
+        match Root::open(&self.config.root) {
+            Ok(root) => {
+                self.root = Some(Arc::new(root));
+                self.trouble = None;
+                self.watch();
+            }
+            Err(e) => {
+                let why = chain(&e);
+                if self.trouble.as_ref() != Some(&why) {
+                    tracing::warn!(environment = self.ward.name, why, "the root cannot be opened");
+                }
+                self.trouble = Some(why);
+            }
+        }
+    }
+
+    /// Sets or renews the watches. What could not be watched comes back as a gap.
+    pub(super) fn watch(&mut self) {
+        let Some(root) = &self.root else { return };
+        self.watch_report = self.watching.watch(self.id, root.path(), self.policy());
+    }
+
+    /// Opens the baseline that the ledger names.
+    pub(super) fn load_baseline(&mut self) {
+        let Some(current) = &self.state.baseline else {
+            self.held = None;
+            return;
+        };
+        let opened = self.ward.house.baseline(&self.ward.name, current.generation, &current.digest);
+        match opened {
+            Ok(baseline) => match guard_model::Policy::new(baseline.manifest().policy.clone()) {
+                Ok(policy) => {
+                    self.left_out.unsealed = unsealed(&baseline, current.unsealed);
+                    self.held = Some(Held {
+                        digest: current.digest,
+                        policy: Arc::new(policy),
+                        manifest: baseline.manifest().clone(),
+                        baseline: Arc::new(baseline),
+                    });
+                }
+                Err(_) => {
+                    self.trouble = Some("the signed policy holds a pattern that is no pattern".to_owned())
+                }
+            },
+            Err(e) => {
+                self.held = None;
+                self.baseline_lost(chain(&e));
+            }
+        }
+    }
+
+    /// The baseline is damaged: nothing can be compared, which is an alarm of its own.
+    fn baseline_lost(&mut self, why: String) {
+        tracing::error!(environment = self.ward.name, why, "the baseline cannot be opened");
+        self.trouble = Some(format!("the baseline cannot be opened: {why}"));
+        let path = self.ward.house.state_dir.baselines().join(&self.ward.name);
+        self.report_outside(path.as_os_str().as_bytes(), vec![Change::Content], Some(why));
+    }
+
+    /// Finishes or undoes what was cut short.
+    pub(super) fn recover(&mut self) {
+        let Some(root) = self.root.clone() else { return };
+        match recover::recover(&self.ward, &root, self.state.state) {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                tracing::warn!(environment = self.ward.name, ?event, "an operation had been cut short");
+                self.record(vec![event]);
+            }
+            Err(e) => {
+                self.left_out.needs_operator =
+                    Some(format!("an operation was cut short and could not be recovered: {}", chain(&e)));
+            }
+        }
+    }
+
+    /// Does the root's path still lead to the locked root, and are its ancestors as they were?
+    pub(super) fn check_root(&mut self) {
+        let Some(root) = self.root.clone() else {
+            self.find_root();
+            if self.root.is_some() {
+                self.watch();
+                self.scans.cancel();
+            } else if self.held.is_some() {
+                self.root_is(vec![Change::Deleted, Change::Root], Some("nothing is there".to_owned()));
+            }
+            return;
+        };
+        match root.still_there() {
+            Ok(RootCheck::Same) => self.root_is(self.root_replaced_since_lock(&root), None),
+            Ok(RootCheck::Gone) => {
+                self.root_is(vec![Change::Deleted, Change::Root], Some("nothing is there".to_owned()));
+            }
+            Ok(RootCheck::Other { dev, .. }) if dev != root.identity().0 => {
+                let why = "another file system is mounted over it".to_owned();
+                self.root_is(vec![Change::Root, Change::Mount], Some(why));
+            }
+            Ok(RootCheck::Other { .. }) => {
+                self.root_is(
+                    vec![Change::Root, Change::Inode],
+                    Some("another directory stands there".to_owned()),
+                );
+            }
+            Err(e) => self.root_is(vec![Change::Root], Some(chain(&e))),
+        }
+        self.check_ancestors(&root);
+    }
+
+    /// The root is the one that was opened; is it also the one that was locked?
+    fn root_replaced_since_lock(&self, root: &Root) -> Vec<Change> {
+        match &self.held {
+            Some(held) if held.manifest.root_identity.1 != root.identity().1 => {
+                vec![Change::Root, Change::Inode]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn root_is(&mut self, change: Vec<Change>, why: Option<String>) {
+        let lost = !change.is_empty();
+        let path = self.config.root.as_os_str().as_bytes().to_vec();
+        if lost {
+            self.report_outside(&path, change, why.clone());
+        } else {
+            self.settle_outside(&path);
+        }
+        if lost && !self.guard.root_lost {
+            self.hints_lost(
+                GapCause::Root,
+                why.unwrap_or_else(|| "the root is not the locked one".to_owned()),
+            );
+        }
+        if !lost && self.guard.root_lost {
+            self.watch();
+        }
+        self.guard.root_lost = lost;
+    }
+
+    fn check_ancestors(&mut self, root: &Root) {
+        let Some(held) = &self.held else { return };
+        let recorded = held.manifest.ancestors.clone();
+        let differ = ancestors::differences(&recorded, &ancestors::of(root.path()));
+        for ancestor in &recorded {
+            if differ.iter().all(|(path, _)| *path != ancestor.path) {
+                self.settle_outside_text(&ancestor.path);
+            }
+        }
+        for (path, change) in differ {
+            self.report_outside_text(path, change, None);
+        }
+    }
+
+    /// Is the lock file the one that was written last? A touched one is reported and put right.
+    pub(super) fn check_lock_file(&mut self) {
+        if self.state.baseline.is_none() || self.running.is_some() {
+            return;
+        }
+        let Ok(path) = self.ward.house.state_dir.lock_file(&self.ward.name) else { return };
+        let seen = lock_file::seen(&path).ok();
+        if seen.is_some() && seen == self.guard.lock_file {
+            return;
+        }
+        let why = match self.read_lock_file(&path) {
+            // The first look of this run: it says what it should.
+            Ok(seen) if self.guard.lock_file.is_none() => {
+                self.guard.lock_file = Some(seen);
+                return;
+            }
+            Ok(_) => "it was touched or replaced by a copy".to_owned(),
+            Err(why) => why,
+        };
+        let text = path.as_os_str().as_bytes();
+        self.report_outside(text, vec![Change::LockFile], Some(format!("{why}; guardd wrote it anew")));
+        self.renew_lock_file();
+        self.settle_outside(text);
+    }
+
+    fn read_lock_file(&self, path: &std::path::Path) -> Result<LockFileSeen, String> {
+        let (said, seen) = lock_file::read_verified(path, &self.ward.house.public).map_err(|e| chain(&e))?;
+        let generation = self.state.baseline.as_ref().map(|b| b.generation);
+        if said.state == self.state.state && Some(said.generation) == generation {
+            Ok(seen)
+        } else {
+            Err("it says something else than the ledger (an older lock file was put back?)".to_owned())
+        }
+    }
+
+    /// Writes the lock file anew and remembers what it looks like.
+    pub(super) fn renew_lock_file(&mut self) {
+        let head: Head = self.ward.house.ledger.head();
+        let root = self.root.as_ref().map_or(self.config.root.clone(), |r| r.path().to_owned());
+        match self.ward.write_lock_file(&self.state, &root, &self.config.branches, head) {
+            Ok(seen) => self.guard.lock_file = seen,
+            Err(e) => self.trouble = Some(format!("the lock file cannot be written: {}", chain(&e))),
+        }
+    }
+
+    fn report_outside(&mut self, path: &[u8], change: Vec<Change>, note: Option<String>) {
+        self.report_outside_text(escape(path), change, note);
+    }
+
+    fn report_outside_text(&mut self, path: String, change: Vec<Change>, note: Option<String>) {
+        self.guard.reported.insert(path.clone());
+        let finding = Finding {
+            path,
+            at: now(),
+            change,
+            before: None,
+            after: None,
+            actor: None,
+            restored: false,
+            note,
+        };
+        // Nobody is authorised to touch a lock file, window or not.
+        if finding.change.contains(&Change::LockFile) {
+            let title = guard_model::alert::title_of(&finding);
+            let alert = self.raise_apart(Severity::Critical, title, vec![finding.clone()]);
+            self.raised.remember(alert, &[(finding, false)]);
+        } else {
+            self.raise(vec![(finding, false)]);
+        }
+    }
+
+    fn settle_outside(&mut self, path: &[u8]) {
+        self.settle_outside_text(&escape(path));
+    }
+
+    fn settle_outside_text(&mut self, path: &str) {
+        let was_reported = self.guard.reported.remove(path) || self.raised.is_reported(path);
+        if was_reported {
+            self.settle(std::iter::once(path.to_owned()), "as before");
+        }
+    }
+
+    /// Locks again where the window's time is up.
+    pub(super) fn end_window_in_time(&mut self) {
+        if self.running.is_none() {
+            if let Some(window) = self.ended_window() {
+                self.begin_relock(window, WindowEnd::Timer);
+            }
+        }
+    }
+
+    /// Before READY: a window that ended while nobody watched is closed now.
+    pub(super) fn relock_if_window_ended_while_down(&mut self) {
+        if let Some(window) = self.ended_window() {
+            self.begin_relock(window, WindowEnd::WhileDown);
+            self.wait_for_operation();
+        }
+    }
+
+    fn ended_window(&self) -> Option<Window> {
+        let boot_us = guard_sys::clock::boottime_micros();
+        self.state.window.clone().filter(|w| {
+            self.state.state == LockState::Unlocked && w.has_ended(now(), boot_us, &self.ward.house.boot_id)
+        })
+    }
+
+    fn begin_relock(&mut self, window: Window, how: WindowEnd) {
+        let reason = format!("window {} of {} ended: {}", window.id, window.maintainer, window.reason);
+        let wish = LockWish {
+            by: "guardd".to_owned(),
+            reason,
+            ends: Some((window, how)),
+            work: crate::operations::Work::shared(),
+            reply: None,
+        };
+        if let Err(refusal) = self.begin_lock(wish) {
+            self.trouble =
+                Some(format!("the window ended and the environment cannot be locked: {refusal:?}"));
+        }
+    }
+}
+
+/// The entries that were left unsealed, as far as they are listed.
+fn unsealed(baseline: &Baseline, count: u64) -> Vec<(RelPath, Skip)> {
+    if count == 0 {
+        return Vec::new();
+    }
+    // What cannot be read here cannot be compared either, which is said where it is.
+    baseline.iter().flatten().filter_map(|r| r.skip.map(|skip| (r.path, skip))).take(LISTED).collect()
+}

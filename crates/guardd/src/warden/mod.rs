@@ -1,0 +1,408 @@
+//! One warden per environment: the only owner of that environment's state.
+//!
+//! It handles one message at a time: hints, reports of its observer, ends of
+//! long work, commands. Long work (a scan, a lock) runs on a thread of its own
+//! and comes back as a message; a conflicting command is refused with the name
+//! of the one that runs.
+
+mod commands;
+mod findings;
+mod gaps;
+mod guard;
+mod observer;
+mod raise;
+mod scans;
+mod status;
+mod touches;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use guard_config::Environment;
+use guard_model::baseline::{Expect, LockState, Manifest};
+use guard_model::ledger::{Event, GapCause, Record};
+use guard_model::state::EnvironmentState;
+use guard_model::{Alert, Digest, Policy, RelPath};
+use guard_store::Baseline;
+use guard_store::index::AlertScope;
+use guard_tree::Root;
+use guard_watch::EnvId;
+
+pub(crate) use commands::{AcceptWish, Command, UnlockWish};
+pub(crate) use findings::finding;
+pub(crate) use observer::Report;
+pub(crate) use scans::ScanEnd;
+pub(crate) use status::WatchReport;
+
+use crate::comparer::{DeviceMap, Expectation};
+use crate::operations::Work;
+use crate::ward::Ward;
+use crate::watching::Watching;
+use gaps::Gaps;
+use observer::{Observer, View};
+use raise::Raised;
+use touches::{Reach, Touches};
+
+/// What a warden hears.
+pub(crate) enum Message {
+    /// A path may have changed.
+    Touch(RelPath),
+    /// A directory whose watch newly stands.
+    Tree(RelPath),
+    /// Hints may have been lost.
+    Gap(GapCause, String),
+    /// The observer is done with a batch.
+    Observed(Box<Report>),
+    /// A scan ended.
+    Scanned(Box<ScanEnd>),
+    /// A lock, unlock or acceptance ended.
+    Finished(Box<commands::Finished>),
+    /// Somebody asks for something.
+    Command(Box<Command>),
+    /// Is everything alive? Answered through the observer.
+    Ping(tokio::sync::oneshot::Sender<()>),
+    /// The configuration was replaced.
+    Configure(Box<Environment>),
+    /// READY was sent: background work may begin.
+    Begin,
+    /// The daemon stops.
+    Stop,
+}
+
+/// A way to talk to a warden.
+#[derive(Clone)]
+pub(crate) struct WardenHandle {
+    pub(crate) name: String,
+    pub(crate) id: EnvId,
+    pub(crate) root: PathBuf,
+    sender: Sender<Message>,
+    observing: Arc<Work>,
+}
+
+impl WardenHandle {
+    /// A number that moves as long as the observer reads.
+    pub(crate) fn pulse(&self) -> u64 {
+        self.observing.pulse()
+    }
+
+    /// False where the warden has ended.
+    pub(crate) fn send(&self, message: Message) -> bool {
+        self.sender.send(message).is_ok()
+    }
+}
+
+/// The baseline that holds, with what it is compared against.
+struct Held {
+    baseline: Arc<Baseline>,
+    digest: Digest,
+    /// The policy that the lock signed.
+    policy: Arc<Policy>,
+    manifest: Manifest,
+}
+
+/// The operation that runs, of which there is at most one.
+struct Running {
+    name: &'static str,
+    work: Arc<Work>,
+}
+
+/// One environment's owner.
+pub(crate) struct Warden {
+    ward: Ward,
+    id: EnvId,
+    config: Environment,
+    watching: Arc<Watching>,
+    state: EnvironmentState,
+    root: Option<Arc<Root>>,
+    held: Option<Held>,
+    /// Why the root or the baseline is not there, for `status`.
+    trouble: Option<String>,
+    observer: Observer,
+    observing: bool,
+    touches: Touches,
+    raised: Raised,
+    gaps: Gaps,
+    running: Option<Running>,
+    scans: scans::Scans,
+    guard: guard::Guard,
+    /// Events that could not be made durable yet, oldest first.
+    unwritten: VecDeque<Event>,
+    /// Commands that wait for an observation under way.
+    deferred: VecDeque<Command>,
+    /// What the last lock could not seal, read or match.
+    left_out: status::LeftOut,
+    watch_report: status::WatchReport,
+    inbox: Receiver<Message>,
+    myself: Sender<Message>,
+    stopping: bool,
+    begun: bool,
+}
+
+/// What a warden is made from.
+pub(crate) struct Commission {
+    pub(crate) ward: Ward,
+    pub(crate) id: EnvId,
+    pub(crate) config: Environment,
+    pub(crate) watching: Arc<Watching>,
+    /// Since when nobody watched.
+    pub(crate) down_since: Option<guard_model::Timestamp>,
+}
+
+impl Warden {
+    /// Takes up an environment as the ledger left it: recovers what was cut
+    /// short, sets the watches, compares metadata. When this returns the
+    /// environment is guarded.
+    pub(crate) fn take_up(from: Commission) -> std::io::Result<(Self, WardenHandle)> {
+        let (myself, inbox) = channel();
+        let observer = Observer::start(&from.config.name, myself.clone())?;
+        let name = from.ward.name.clone();
+        let index = from.ward.house.index();
+        let unresolved = index.alerts(Some(&name), AlertScope::Unresolved);
+        let (state, open, mut problem) = match (index.environment_state(&name), unresolved) {
+            (Ok(state), Ok(open)) => (state, open, None),
+            (Err(e), _) | (_, Err(e)) => {
+                (EnvironmentState::default(), Vec::<Alert>::new(), Some(e.to_string()))
+            }
+        };
+        let handle = WardenHandle {
+            name,
+            id: from.id,
+            root: from.config.root.clone(),
+            sender: myself.clone(),
+            observing: Arc::clone(&observer.work),
+        };
+        from.watching.introduce(handle.clone());
+        let mut warden = Self {
+            gaps: Gaps::from_state(&state),
+            ward: from.ward,
+            id: from.id,
+            config: from.config,
+            watching: from.watching,
+            state,
+            root: None,
+            held: None,
+            trouble: problem.take(),
+            observer,
+            observing: false,
+            touches: Touches::default(),
+            raised: Raised::from_alerts(&open),
+            running: None,
+            scans: scans::Scans::default(),
+            guard: guard::Guard::default(),
+            unwritten: VecDeque::new(),
+            deferred: VecDeque::new(),
+            left_out: status::LeftOut::default(),
+            watch_report: status::WatchReport::default(),
+            inbox,
+            myself,
+            stopping: false,
+            begun: false,
+        };
+        warden.start(from.down_since);
+        Ok((warden, handle))
+    }
+
+    fn start(&mut self, down_since: Option<guard_model::Timestamp>) {
+        self.find_root();
+        self.load_baseline();
+        self.recover();
+        if let (Some(since), true) = (down_since, self.held.is_some()) {
+            self.open_gap(GapCause::Down, since, "guardd was not running".to_owned());
+        }
+        self.relock_if_window_ended_while_down();
+        if self.held.is_some() && self.root.is_some() {
+            self.sweep_now();
+        }
+        self.check_lock_file();
+        self.check_root();
+    }
+
+    /// Handles messages until told to stop.
+    pub(crate) fn run(mut self) {
+        while !self.stopping {
+            let wait = self.until_next_timer();
+            match self.inbox.recv_timeout(wait) {
+                Ok(message) => self.handle(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.drain();
+            self.timers();
+        }
+        self.stop_work();
+    }
+
+    /// Takes in what else is waiting, so that a burst of hints becomes one batch.
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            match self.inbox.try_recv() {
+                Ok(message) => self.handle(message),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Touch(path) => self.touches.add(path, Reach::IfReplaced),
+            Message::Tree(path) => self.touches.add(path, Reach::Below),
+            Message::Gap(cause, detail) => self.hints_lost(cause, detail),
+            Message::Observed(report) => self.take_report(*report),
+            Message::Scanned(end) => self.scan_ended(*end),
+            Message::Finished(finished) => self.operation_ended(*finished),
+            Message::Command(command) => self.obey(*command),
+            Message::Ping(reply) => {
+                // A dead observer drops the reply, which the heartbeat takes for a stall.
+                self.observer.ping(reply);
+            }
+            Message::Configure(config) => self.configure(*config),
+            Message::Begin => self.begun = true,
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    /// Never longer than this between two looks at the root and the window.
+    const TICK: Duration = Duration::from_secs(1);
+
+    fn until_next_timer(&self) -> Duration {
+        let now = guard_sys::clock::boottime_micros();
+        let due = if self.observing || self.running.is_some() { None } else { self.touches.next_due(now) };
+        due.map_or(Self::TICK, |at| Duration::from_micros(at.saturating_sub(now)).min(Self::TICK))
+    }
+
+    fn timers(&mut self) {
+        self.write_what_waits();
+        self.observe_touched();
+        if self.guard.tick_due() {
+            self.check_root();
+            self.check_lock_file();
+            self.end_window_in_time();
+            self.scan_in_time();
+        }
+        self.close_gaps();
+    }
+
+    /// What should be on disk, while there is a baseline and a root.
+    fn expectation(&self) -> Option<Expectation> {
+        let held = self.held.as_ref()?;
+        let root = self.root.as_ref()?;
+        let expect = match self.state.state {
+            LockState::Locked => Expect::Sealed,
+            LockState::Unlocked => Expect::Original,
+        };
+        Some(Expectation {
+            baseline: Arc::clone(&held.baseline),
+            expect,
+            device: DeviceMap { at_lock: held.manifest.root_identity.0, now: root.identity().0 },
+        })
+    }
+
+    fn view(&self) -> Option<View> {
+        Some(View {
+            root: Arc::clone(self.root.as_ref()?),
+            policy: self.policy(),
+            expectation: self.expectation()?,
+        })
+    }
+
+    /// The policy that holds: the signed one while there is a baseline that is locked.
+    fn policy(&self) -> Arc<Policy> {
+        match &self.held {
+            Some(held) if Ward::is_locked(&self.state) => Arc::clone(&held.policy),
+            _ => Arc::clone(&self.config.policy),
+        }
+    }
+
+    /// Makes events durable and takes them into the state. What cannot be made
+    /// durable now goes out marked as such, and is written when it can be.
+    fn record(&mut self, events: Vec<Event>) -> Vec<Record> {
+        if events.is_empty() {
+            return Vec::new();
+        }
+        if self.unwritten.is_empty() {
+            match self.ward.append(events.clone()) {
+                Ok(records) => {
+                    self.take_in(&records);
+                    return records;
+                }
+                Err(e) => {
+                    tracing::error!(error = %crate::failure::chain(&e), "the ledger cannot be written");
+                    self.trouble =
+                        Some(format!("the ledger cannot be written: {}", crate::failure::chain(&e)));
+                }
+            }
+        }
+        self.ward.house.sinks.undurable(self.unrecorded(&events));
+        self.unwritten.extend(events);
+        Vec::new()
+    }
+
+    /// Events as records that are in no ledger: number 0.
+    fn unrecorded(&self, events: &[Event]) -> Vec<Record> {
+        let record = |event: &Event| Record {
+            seq: 0,
+            at: crate::operations::now(),
+            prev: Digest([0; 32]),
+            environment: Some(self.ward.name.clone()),
+            event: event.clone(),
+        };
+        events.iter().map(record).collect()
+    }
+
+    fn take_in(&mut self, records: &[Record]) {
+        for record in records {
+            self.state.apply(record);
+        }
+    }
+
+    fn write_what_waits(&mut self) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        let waiting: Vec<Event> = self.unwritten.iter().cloned().collect();
+        if let Ok(records) = self.ward.append(waiting) {
+            self.unwritten.clear();
+            self.trouble = None;
+            self.take_in(&records);
+            // What these alerts hold is known again by reading it back.
+            if let Ok(open) = self.ward.house.index().alerts(Some(&self.ward.name), AlertScope::Unresolved) {
+                self.raised = Raised::from_alerts(&open);
+            }
+        }
+    }
+
+    fn observe_touched(&mut self) {
+        if self.observing || self.running.is_some() {
+            return;
+        }
+        let Some(view) = self.view() else {
+            // Nothing to compare with: an environment that was never locked.
+            self.touches = Touches::default();
+            return;
+        };
+        let due = self.touches.take(guard_sys::clock::boottime_micros());
+        if !due.is_empty() {
+            self.observing = self.observer.observe(view, due);
+        }
+    }
+
+    fn stop_work(&mut self) {
+        use std::sync::atomic::Ordering;
+        if let Some(running) = &self.running {
+            running.work.cancel.store(true, Ordering::Relaxed);
+            // It undoes what it began, or has committed: either way it reports.
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            while self.running.is_some() && std::time::Instant::now() < deadline {
+                match self.inbox.recv_timeout(Duration::from_millis(100)) {
+                    Ok(Message::Finished(finished)) => self.operation_ended(*finished),
+                    Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        }
+        self.scans.cancel();
+    }
+}

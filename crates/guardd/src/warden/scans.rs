@@ -1,0 +1,231 @@
+//! Background scans: a metadata sweep now and then, a full rehash in `rehash`.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use guard_model::RelPath;
+use guard_model::ledger::Event;
+use guard_tree::{Pace, ScanContent, ScanOptions};
+
+use super::observer::View;
+use super::touches::Reach;
+use super::{Message, Warden};
+use crate::comparer::{Collected, Comparer};
+use crate::operations::Work;
+
+/// What a rehash reads in a second where there is no hurry: a few hundredths of
+/// a core that hashes some 1.5 GB/s.
+const UNHURRIED: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
+
+/// How thorough a scan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ScanKind {
+    /// Metadata of everything, content where it differs.
+    Sweep,
+    /// Content of everything.
+    Rehash,
+}
+
+/// The scan that runs, and when the last ones began, by the boot-time clock.
+#[derive(Default)]
+pub(super) struct Scans {
+    running: Option<(ScanKind, Arc<Work>)>,
+    last_sweep_us: Option<u64>,
+    last_rehash_us: Option<u64>,
+    /// Counts up when what scans compare with is replaced: the word of older ones is void.
+    epoch: u64,
+}
+
+impl Scans {
+    /// Stops the running scan and voids what it may still say.
+    pub(super) fn cancel(&mut self) {
+        self.epoch += 1;
+        if let Some((_, work)) = self.running.take() {
+            work.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on the intervals count anew: everything was just read.
+    pub(super) fn all_was_read(&mut self) {
+        let now = guard_sys::clock::boottime_micros();
+        self.last_sweep_us = Some(now);
+        self.last_rehash_us = Some(now);
+    }
+
+    /// When the last rehash began; `None` before the first one of this run.
+    pub(super) fn last_rehash_us(&self) -> Option<u64> {
+        self.last_rehash_us
+    }
+}
+
+/// A scan's report to its warden.
+pub(crate) struct ScanEnd {
+    kind: ScanKind,
+    epoch: u64,
+    began_us: u64,
+    took: Duration,
+    outcome: Result<Scanned, String>,
+}
+
+pub(super) struct Scanned {
+    pub(super) collected: Collected,
+    pub(super) skipped: Vec<(RelPath, String)>,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+/// Scans once. `pace` is `None` where somebody waits for it.
+pub(super) fn scan(
+    view: &View,
+    kind: ScanKind,
+    from: &RelPath,
+    pace: Option<Pace>,
+    work: &Work,
+) -> Result<Scanned, guard_tree::TreeError> {
+    let options = ScanOptions {
+        content: match kind {
+            ScanKind::Sweep => ScanContent::WhereDiffers,
+            ScanKind::Rehash => ScanContent::All,
+        },
+        workers: if pace.is_some() { 1 } else { crate::operations::lock::workers() },
+        pace,
+        cancel: &work.cancel,
+        progress: &work.progress,
+    };
+    let comparer = Comparer::new(view.expectation.clone());
+    let report = guard_tree::scan(&view.root, &view.policy, from, &options, &comparer)?;
+    Ok(Scanned {
+        collected: comparer.into_collected(),
+        skipped: report.skipped,
+        files: report.totals.files,
+        bytes: work.progress.bytes.load(Ordering::Relaxed),
+    })
+}
+
+impl Warden {
+    /// A sweep comes this often, or five times a rehash where that is less.
+    const SWEEP_AT_MOST: Duration = Duration::from_secs(60);
+
+    /// How often metadata is compared.
+    pub(super) fn sweep_interval(&self) -> Duration {
+        (self.config.rehash / 5).min(Self::SWEEP_AT_MOST).max(Duration::from_secs(1))
+    }
+
+    /// Compares all metadata now, on this thread: at start, before READY.
+    pub(super) fn sweep_now(&mut self) {
+        let Some(view) = self.view() else { return };
+        let work = Work::default();
+        let began_us = guard_sys::clock::boottime_micros();
+        let began = Instant::now();
+        let outcome = scan(&view, ScanKind::Sweep, &RelPath::root(), None, &work)
+            .map_err(|e| crate::failure::chain(&e));
+        self.scans.last_sweep_us = Some(began_us);
+        self.scan_ended(ScanEnd {
+            kind: ScanKind::Sweep,
+            epoch: self.scans.epoch,
+            began_us,
+            took: began.elapsed(),
+            outcome,
+        });
+    }
+
+    /// Begins the scan that is due, if any.
+    pub(super) fn scan_in_time(&mut self) {
+        let idle = self.begun && self.running.is_none() && self.scans.running.is_none();
+        if !idle || !crate::ward::Ward::is_locked(&self.state) {
+            return;
+        }
+        let now = guard_sys::clock::boottime_micros();
+        let due = |last: Option<u64>, every: Duration| {
+            last.is_none_or(|at| u128::from(now.saturating_sub(at)) >= every.as_micros())
+        };
+        if self.gaps.wants_sweep() {
+            self.begin_scan(ScanKind::Sweep);
+        } else if due(self.scans.last_rehash_us, self.config.rehash) {
+            self.begin_scan(ScanKind::Rehash);
+        } else if due(self.scans.last_sweep_us, self.sweep_interval()) {
+            self.begin_scan(ScanKind::Sweep);
+        }
+    }
+
+    /// Slow enough to be no burden, fast enough to be done in four fifths of `rehash`.
+    fn pace(&self) -> Pace {
+        let totals = self.state.baseline.as_ref().map(|b| b.totals).unwrap_or_default();
+        let in_time = Pace::spread(&totals, self.config.rehash * 4 / 5);
+        Pace { bytes_per_second: in_time.bytes_per_second.max(UNHURRIED) }
+    }
+
+    fn begin_scan(&mut self, kind: ScanKind) {
+        let Some(view) = self.view() else { return };
+        let began_us = guard_sys::clock::boottime_micros();
+        let (epoch, back, work) = (self.scans.epoch, self.myself.clone(), Work::shared());
+        let own = Arc::clone(&work);
+        // A sweep reads next to nothing and closes gaps: it is not paced.
+        let pace = (kind == ScanKind::Rehash).then(|| self.pace());
+        let spawned = std::thread::Builder::new().name(format!("scan {}", self.ward.name)).spawn(move || {
+            let began = Instant::now();
+            let outcome =
+                scan(&view, kind, &RelPath::root(), pace, &own).map_err(|e| crate::failure::chain(&e));
+            // The warden is gone only when the daemon stops.
+            back.send(Message::Scanned(Box::new(ScanEnd {
+                kind,
+                epoch,
+                began_us,
+                took: began.elapsed(),
+                outcome,
+            })))
+            .ok();
+        });
+        match spawned {
+            Ok(_) => {
+                self.scans.running = Some((kind, work));
+                self.scans.last_sweep_us = Some(began_us);
+                if kind == ScanKind::Rehash {
+                    self.scans.last_rehash_us = Some(began_us);
+                }
+            }
+            Err(e) => self.trouble = Some(format!("cannot start a scan: {e}")),
+        }
+    }
+
+    pub(super) fn scan_ended(&mut self, end: ScanEnd) {
+        if end.epoch != self.scans.epoch {
+            return;
+        }
+        self.scans.running = None;
+        let scanned = match end.outcome {
+            Ok(scanned) => scanned,
+            Err(why) => {
+                tracing::warn!(environment = self.ward.name, why, "a scan did not come to its end");
+                self.left_out.scan_trouble = Some(why);
+                return;
+            }
+        };
+        self.left_out.scan_trouble = scanned.collected.error.as_ref().map(|e| crate::failure::chain(e));
+        if let Some(why) = &self.left_out.scan_trouble {
+            tracing::error!(environment = self.ward.name, why, "the baseline cannot be read");
+            return;
+        }
+        self.left_out.unread = scanned.skipped;
+        let suspects: Vec<RelPath> = scanned.collected.differences.into_iter().map(|d| d.path).collect();
+        for path in &suspects {
+            self.touches.add(path.clone(), Reach::Entry);
+        }
+        // What was reported and is no difference in this scan is looked at again, too.
+        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        for path in reported {
+            self.touches.add(path, Reach::Entry);
+        }
+        self.gaps.scanned(end.kind, end.began_us, &suspects);
+        if end.kind == ScanKind::Rehash {
+            self.record(vec![Event::RehashFinished {
+                files: scanned.files,
+                bytes: scanned.bytes,
+                duration_ms: u64::try_from(end.took.as_millis()).unwrap_or(u64::MAX),
+                findings: suspects.len() as u64,
+            }]);
+        }
+    }
+}

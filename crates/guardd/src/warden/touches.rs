@@ -1,0 +1,112 @@
+//! Touched paths waiting to be observed: each once, hot ones not too often.
+
+use std::collections::{BTreeMap, HashMap};
+
+use guard_model::RelPath;
+
+/// How far to look when a path is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    /// The entry alone: a scan has listed what is below it already.
+    Entry,
+    /// A directory that is new, gone or replaced brings everything below it.
+    IfReplaced,
+    /// Everything below, too: the directory was out of sight for a while.
+    Below,
+}
+
+/// The set of touched paths, and when each was last observed.
+///
+/// Times are microseconds of a clock that never goes back.
+#[derive(Debug, Default)]
+pub(super) struct Touches {
+    waiting: BTreeMap<RelPath, Reach>,
+    recent: HashMap<RelPath, u64>,
+}
+
+impl Touches {
+    /// A path is observed at most once in this span, that is 4 times a second;
+    /// its last state always.
+    pub(super) const PAUSE_US: u64 = 250_000;
+
+    /// Paths handed out at once: bounds the memory and the delay of one batch.
+    const BATCH: usize = 1024;
+
+    pub(super) fn add(&mut self, path: RelPath, reach: Reach) {
+        let entry = self.waiting.entry(path).or_insert(reach);
+        *entry = reach.max(*entry);
+    }
+
+    /// The paths due at `now`, which count as observed from then.
+    pub(super) fn take(&mut self, now: u64) -> Vec<(RelPath, Reach)> {
+        self.recent.retain(|_, at| now.saturating_sub(*at) < Self::PAUSE_US);
+        let due: Vec<(RelPath, Reach)> = self
+            .waiting
+            .iter()
+            .filter(|(p, _)| !self.recent.contains_key(*p))
+            .take(Self::BATCH)
+            .map(|(p, r)| (p.clone(), *r))
+            .collect();
+        for (path, _) in &due {
+            self.waiting.remove(path);
+            self.recent.insert(path.clone(), now);
+        }
+        due
+    }
+
+    /// When the next path is due: `None` where nothing waits.
+    pub(super) fn next_due(&self, now: u64) -> Option<u64> {
+        let mut earliest: Option<u64> = None;
+        for path in self.waiting.keys() {
+            let Some(at) = self.recent.get(path) else { return Some(now) };
+            let due = at.saturating_add(Self::PAUSE_US).max(now);
+            earliest = Some(earliest.map_or(due, |e| e.min(due)));
+        }
+        earliest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::from_text(text).unwrap()
+    }
+
+    fn taken(t: &mut Touches, now: u64) -> Vec<RelPath> {
+        t.take(now).into_iter().map(|(p, _)| p).collect()
+    }
+
+    #[test]
+    fn a_hot_path_waits_and_its_last_state_is_seen() {
+        let mut t = Touches::default();
+        t.add(path("hot"), Reach::Entry);
+        t.add(path("hot"), Reach::Entry);
+        assert_eq!(taken(&mut t, 0), [path("hot")]);
+        t.add(path("hot"), Reach::Entry);
+        t.add(path("cold"), Reach::Entry);
+        assert_eq!(taken(&mut t, 1000), [path("cold")]);
+        assert_eq!(t.next_due(1000), Some(Touches::PAUSE_US));
+        assert_eq!(taken(&mut t, Touches::PAUSE_US), [path("hot")]);
+        assert_eq!(t.next_due(Touches::PAUSE_US), None);
+    }
+
+    #[test]
+    fn the_farther_reach_wins() {
+        let mut t = Touches::default();
+        t.add(path("d"), Reach::Below);
+        t.add(path("d"), Reach::Entry);
+        assert_eq!(t.take(0), [(path("d"), Reach::Below)]);
+    }
+
+    #[test]
+    fn batches_are_bounded() {
+        let mut t = Touches::default();
+        for i in 0..3000 {
+            t.add(path(&format!("f{i}")), Reach::Entry);
+        }
+        assert_eq!(t.take(0).len(), Touches::BATCH);
+        assert_eq!(t.next_due(5), Some(5));
+    }
+}

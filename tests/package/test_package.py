@@ -79,7 +79,7 @@ def test_version(deb, tree, program):
 
 
 def test_the_unit_is_valid(tree):
-    verified = run("systemd-analyze", "verify", "--root", tree, "guardd.service")
+    verified = run("systemd-analyze", "--man=no", "verify", "--root", tree, "guardd.service")
     about_it = [line for line in verified.stderr.splitlines() if "guardd" in line]
     assert about_it == []
 
@@ -120,7 +120,7 @@ def test_logrotate_reads_its_file(tree, tmp_path):
 
 
 def test_the_shipped_configuration_is_good(tree):
-    checked = run(tree / "usr/bin/guardd", "check-config", "--config", tree / "etc/guardd/guardd.toml")
+    checked = run(tree / "usr/bin/guardd", "check-config", tree / "etc/guardd/guardd.toml")
     assert checked.returncode == 0, checked.stderr
 
 

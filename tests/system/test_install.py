@@ -65,7 +65,7 @@ def test_init_enable_lock(guard, before):
 
 
 def test_the_unit_is_valid_and_confined(guard):
-    verify = guard.machine.run(["systemd-analyze", "verify", UNIT])
+    verify = guard.machine.run(["systemd-analyze", "--man=no", "verify", UNIT])
     assert UNIT not in verify.err, verify.err
     exposure = guard.machine.run(["systemd-analyze", "security", "--no-pager", UNIT]).out
     level = float(re.search(r"Overall exposure level for \S+: ([\d.]+)", exposure).group(1))

@@ -98,7 +98,7 @@ def test_a_hung_daemon_is_restarted(guard):
     assert any("atchdog" in entry["MESSAGE"] for entry in guard.machine.journal(f"UNIT={UNIT}"))
 
 
-WATCHED_OVER = ("watch", "alert")
+WATCHED_OVER = ("watch-", "notify", "ledger", "warden", "security-alert")
 """Parts of the names of threads that must move for the watchdog to be fed."""
 
 

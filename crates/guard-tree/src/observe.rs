@@ -35,7 +35,9 @@ pub enum Content<'a> {
     /// Read and hash it.
     Read,
     /// Read it where ctime, mtime, size, inode or device differ from this entry's,
-    /// or this entry has no `sha256`; else `sha256` is `None`.
+    /// or this entry has no `sha256`; else `sha256` is `None`. A regular file of which
+    /// statx(2) tells nothing new has this entry's extended attributes: the kernel
+    /// stamps ctime when one is set or removed (inode(7)).
     IfDiffers(&'a Entry),
 }
 
@@ -135,6 +137,18 @@ impl<'a> Observer<'a> {
                     Ok(file) => return self.file(file.as_fd(), &before),
                     Err(e) => refusal(&e, &before)?,
                 }
+            }
+        }
+        if let Content::IfDiffers(expected) = content {
+            // The short way for what a sweep does a hundred thousand times.
+            match stat::child(dir, name) {
+                Ok(stat) if unsettled_for(stat.ctime).is_none() => {
+                    if let Some(sight) = as_expected(&stat, expected) {
+                        return Ok(sight);
+                    }
+                }
+                Ok(_) => {}
+                Err(e) => return Ok(Sight::missing("stat", &e)),
             }
         }
         match open::child(dir, name, How::Locate) {
@@ -281,6 +295,16 @@ impl Sight {
 pub(crate) fn is_absence(e: &io::Error) -> bool {
     let errno = Errno::from_io_error(e);
     matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG))
+}
+
+/// What is seen of a regular file that is in nothing but its content known to be `expected`,
+/// if that content need not be read either.
+fn as_expected(stat: &Stat, expected: &Entry) -> Option<Sight> {
+    let now = entry_of(stat).filter(|now| now.kind == Kind::File)?;
+    let now = Entry { xattrs: expected.xattrs.clone(), ..now };
+    let known = Entry { sha256: now.sha256, ..expected.clone() };
+    let unchanged = now == known && !needs_content(Some(expected), &now);
+    unchanged.then_some(Sight { observed: Observed::Present(now), mount: Some(stat.mount) })
 }
 
 /// Is a refusal to open what was a regular file a reason to look again?

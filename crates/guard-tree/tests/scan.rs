@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use guard_model::baseline::{Role, Totals};
 use guard_model::{Class, Kind, Observed, RelPath};
 use guard_tree::{Pace, Progress, Root, ScanContent, ScanOptions, scan};
+use rustix::fs::XattrFlags;
 use support::*;
 
 fn tree(files: &[&str]) -> tempfile::TempDir {
@@ -144,12 +145,15 @@ fn literals_that_nothing_answers_to() {
 
 #[test]
 fn only_what_differs_is_read() {
-    let top = tree(&["same", "changed", "new", "unhashed"]);
+    let top = tree(&["same", "changed", "new", "opened", "tagged", "unhashed"]);
     let root = Root::open(top.path()).unwrap();
     let mut expected = scan_by(&root, &everything()).entries();
     expected.remove(&b"new"[..]);
     expected.get_mut(&b"unhashed"[..]).unwrap().sha256 = None;
     fs::write(top.path().join("changed"), "CHANGED").unwrap();
+    let tagged =
+        rustix::fs::setxattr(top.path().join("tagged"), "user.tag", b"1", XattrFlags::empty()).is_ok();
+    fs::set_permissions(top.path().join("opened"), fs::Permissions::from_mode(0o606)).unwrap();
     let visitor = Collect { expected, ..Collect::default() };
     let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
     let content = ScanContent::WhereDiffers;
@@ -158,7 +162,14 @@ fn only_what_differs_is_read() {
     let found = visitor.found.into_inner().unwrap();
     let read: Vec<_> =
         found.iter().filter(|(_, f)| f.entry().sha256.is_some()).map(|(n, _)| n.as_slice()).collect();
-    assert_eq!(read, [&b"changed"[..], b"new", b"unhashed"]);
+    let mut want: Vec<&[u8]> = vec![b"changed", b"new", b"opened", b"tagged", b"unhashed"];
+    want.retain(|name| tagged || *name != b"tagged");
+    assert_eq!(read, want);
+    // Whatever was not read is as it is on disk all the same.
+    for (path, entry) in naive(top.path()) {
+        let seen = found[&path].entry().clone();
+        assert_eq!(guard_model::Entry { sha256: entry.sha256, ..seen }, entry);
+    }
     let none = try_scan(&root, &everything(), &RelPath::root(), ScanContent::None, 2).unwrap();
     assert!(none.found.values().all(|f| f.entry().sha256.is_none()));
     assert_eq!(none.progress.bytes.load(Ordering::Relaxed), 0);

@@ -20,14 +20,18 @@ pub(crate) enum Refusal {
 }
 
 /// Puts up and takes down watches on single directories; events go to the
-/// [`Inbox`] that it was started with. When its reader ends, for whatever
-/// reason, it says so with [`Inbox::ended`] and its generation.
+/// [`Inbox`] that it was started with. It may have several readers. Each says
+/// [`Inbox::started`], and, when it ends for whatever reason, [`Inbox::ended`].
 pub(crate) trait Backend: Send {
     /// Watches one directory. Calling it again for the same path is harmless
     /// and renews a watch whose directory was replaced.
     fn watch(&mut self, directory: &Path) -> Result<(), Refusal>;
     /// Forgets one directory; harmless where there is no watch.
     fn unwatch(&mut self, directory: &Path);
+    /// Watches the canaries' directory by every reader, anew if it was replaced.
+    fn watch_canaries(&mut self) -> Result<(), Refusal>;
+    /// The readers that there are, a bit for each: who must hear a canary.
+    fn readers(&self) -> u32;
 }
 
 /// Which events' paths are worth a lock: the root, all below, all above, and the canaries.

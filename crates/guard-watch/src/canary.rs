@@ -2,7 +2,7 @@
 //! event must arrive by every environment's whole way. Pings take turns with a
 //! few files, so that a late event of one ping does not answer the next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,14 @@ use std::time::SystemTime;
 
 use crate::error::WatchError;
 use crate::hint::EnvId;
-use crate::inbox::News;
+
+const PREFIX: &str = "canary-";
+
+/// The number of the canary that `path` names in `directory`.
+pub(crate) fn number_of(path: &Path, directory: &Path) -> Option<usize> {
+    let name = path.strip_prefix(directory).ok()?.to_str()?;
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
 
 /// The canaries' directory and the pings that are under way.
 #[derive(Debug)]
@@ -46,7 +53,8 @@ pub(crate) enum Nest {
 }
 
 impl Canary {
-    const FILES: usize = 8;
+    /// Pings until a file comes round again.
+    pub(crate) const FILES: usize = 8;
     /// Unanswered pings that are remembered; older ones have long been a gap.
     const PENDING: usize = 64;
 
@@ -54,7 +62,7 @@ impl Canary {
     pub(crate) fn new(directory: &Path) -> Result<Self, WatchError> {
         std::fs::create_dir_all(directory).map_err(|e| WatchError::io("make the directory", directory, e))?;
         let directory = directory.canonicalize().map_err(|e| WatchError::io("resolve", directory, e))?;
-        let files = std::array::from_fn(|i| directory.join(format!("canary-{i}")));
+        let files = std::array::from_fn(|i| directory.join(format!("{PREFIX}{i}")));
         let canary = Self { files, directory, state: Mutex::default() };
         canary.nest()?;
         for file in &canary.files {
@@ -91,14 +99,27 @@ impl Canary {
             state.pending.pop_first();
         }
         drop(state);
+        self.flutter(file)
+    }
+
+    /// Touches what `env` has not heard, once more: it lost some of its ears.
+    pub(crate) fn again(&self, env: EnvId) -> Result<(), WatchError> {
+        let missed: BTreeSet<usize> = {
+            let state = self.lock();
+            let waiting = state.pending.values().filter(|ping| ping.environments.contains(&env));
+            waiting.map(|ping| ping.file).collect()
+        };
+        missed.into_iter().try_for_each(|file| self.flutter(file))
+    }
+
+    fn flutter(&self, file: usize) -> Result<(), WatchError> {
         let Some(path) = self.files.get(file) else { return Ok(()) };
         open(path)?.set_modified(SystemTime::now()).map_err(|e| WatchError::io("set the time of", path, e))
     }
 
-    /// Events of these paths came through `env`: the nonces that are thereby answered.
-    pub(crate) fn heard(&self, env: EnvId, paths: &HashMap<PathBuf, News>) -> Vec<u64> {
-        let heard = self.files.each_ref().map(|file| paths.contains_key(file));
-        if heard.contains(&true) { self.answered(env, |i| heard.get(i) == Some(&true)) } else { Vec::new() }
+    /// All of `env`'s readers heard this canary: the nonces that are thereby answered.
+    pub(crate) fn heard(&self, env: EnvId, number: usize) -> Vec<u64> {
+        self.answered(env, |file| file == number)
     }
 
     /// `env` is not waited for any more: the nonces that are thereby answered.

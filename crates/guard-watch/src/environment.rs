@@ -24,6 +24,9 @@ pub(crate) struct Environment {
     worker: Option<JoinHandle<()>>,
 }
 
+/// For each canary, which readers have heard it.
+type Ears = [u32; Canary::FILES];
+
 struct Shared {
     id: EnvId,
     inbox: Arc<Inbox>,
@@ -62,15 +65,16 @@ impl Environment {
             let before = tree.report();
             (before, tree.raise()?)
         };
+        self.shared.again();
         if report.failed != before.failed {
             self.shared.tell_failures(&report);
         }
         Ok(report)
     }
 
-    /// The canary's directory was made anew.
-    pub(crate) fn renew_canary(&self) {
-        self.shared.inbox.renew_canary();
+    /// The canaries' directory was made anew.
+    pub(crate) fn renew_nest(&self) {
+        self.shared.inbox.renew_nest();
     }
 }
 
@@ -120,6 +124,7 @@ impl Shared {
         let mut reason: Option<Reason> = None;
         let mut raised: Option<Instant> = None;
         let mut last = Instant::now();
+        let mut ears = Ears::default();
         loop {
             std::thread::sleep(Self::LULL.saturating_sub(last.elapsed()));
             let due = raised.map(|at| at + Self::BREATH).filter(|_| reason.is_some());
@@ -129,15 +134,13 @@ impl Shared {
                 return;
             }
             last = Instant::now();
-            let answered = self.canary.heard(self.id, &batch.paths);
+            let heard = batch.canaries.clone();
             if let Some(new) = self.handle(batch) {
                 // The first reason is the one that explains the others.
                 reason.get_or_insert(new);
             }
             // After the hints that came along with it.
-            for nonce in answered {
-                self.say(Hint::Alive { nonce });
-            }
+            self.answer(&mut ears, heard);
             if raised.is_none_or(|at| at.elapsed() >= Self::BREATH)
                 && let Some(reason) = reason.take()
             {
@@ -147,11 +150,37 @@ impl Shared {
         }
     }
 
+    /// A canary counts once every reader has heard it.
+    fn answer(&self, ears: &mut Ears, heard: BTreeSet<(usize, u8)>) {
+        if heard.is_empty() {
+            return;
+        }
+        let all = self.tree().readers();
+        for (number, reader) in heard {
+            let Some(ears) = ears.get_mut(number) else { continue };
+            *ears |= 1 << reader;
+            if *ears & all == all {
+                *ears = 0;
+                for nonce in self.canary.heard(self.id, number) {
+                    self.say(Hint::Alive { nonce });
+                }
+            }
+        }
+    }
+
+    /// Pings under way may have gone to readers that are no more.
+    fn again(&self) {
+        if let Err(error) = self.canary.again(self.id) {
+            tracing::warn!(%error, "the canary cannot be touched again");
+        }
+    }
+
     /// All watches anew, then the gap, so that verifying it is covered.
     fn raise(&self, (cause, detail): Reason) {
         let raised = self.tree().raise();
         match raised {
             Ok(report) => {
+                self.again();
                 self.gap(cause, detail);
                 self.tell_failures(&report);
             }
@@ -167,7 +196,7 @@ impl Shared {
         let mut reason = None;
         {
             let mut tree = self.tree();
-            let mut canaries = batch.canary;
+            let mut nest = batch.nest;
             let (mut root_touched, mut root_moved) = (false, false);
             for (path, news) in batch.paths {
                 match tree.locate(&path) {
@@ -183,11 +212,11 @@ impl Shared {
                         root_touched = true;
                         root_moved |= news == News::Structure;
                     }
-                    Place::Canaries => canaries |= news == News::Structure,
+                    Place::Canaries => nest |= news == News::Structure,
                     Place::Elsewhere => {}
                 }
             }
-            if canaries {
+            if nest {
                 tree.watch_canaries();
             }
             if root_touched {
@@ -195,7 +224,7 @@ impl Shared {
                 reason = root_reason(&tree, root_moved);
             }
             if batch.ended == Some(tree.generation()) {
-                reason = Some((GapCause::Backend, "the inotify thread had ended".to_owned()));
+                reason = Some((GapCause::Backend, "a reader of events had ended".to_owned()));
             }
         }
         if let Some(error) = batch.errors.first() {
@@ -230,10 +259,14 @@ impl Shared {
         for top in &tops {
             tree.forget(top);
         }
-        let failures = tree.failures();
+        let (failures, readers) = (tree.failures(), tree.readers());
         let standing: Vec<RelPath> = tops.into_iter().filter(|top| tree.cover(top)).collect();
         let report = (tree.failures() > failures).then(|| tree.report());
+        let has_more_readers = tree.readers() != readers;
         drop(tree);
+        if has_more_readers {
+            self.again();
+        }
         for path in standing {
             self.say(Hint::Tree { env: self.id, path });
         }

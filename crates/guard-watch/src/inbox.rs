@@ -1,10 +1,10 @@
-//! The set of paths between the reader thread and the worker.
+//! The set of paths between the reader threads and the worker.
 //!
-//! The reader adds and never waits for anybody but another adder; the worker
+//! A reader adds and never waits for anybody but another adder; the worker
 //! takes all there is at once. A path that is in the set already costs nothing,
 //! so a hot file cannot fill it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,14 +24,16 @@ pub(crate) enum News {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) paths: HashMap<PathBuf, News>,
+    /// Canaries by number, with the reader that heard each.
+    pub(crate) canaries: BTreeSet<(usize, u8)>,
     /// The kernel's queue, or this set, overflowed.
     pub(crate) overflow: bool,
     /// Errors from the backend, in words.
     pub(crate) errors: Vec<String>,
-    /// The reader thread of this generation has ended.
+    /// A reader of this generation has ended.
     pub(crate) ended: Option<u64>,
-    /// The canary's directory is to be watched anew.
-    pub(crate) canary: bool,
+    /// The canaries' directory is to be watched anew.
+    pub(crate) nest: bool,
     /// The worker is to end.
     pub(crate) stop: bool,
 }
@@ -42,7 +44,8 @@ impl Batch {
             && !self.overflow
             && self.errors.is_empty()
             && self.ended.is_none()
-            && !self.canary
+            && !self.nest
+            && self.canaries.is_empty()
             && !self.stop
     }
 }
@@ -58,8 +61,8 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     batch: Batch,
-    /// The latest generation whose reader thread has ended; 0 for none.
-    ended: u64,
+    /// How many readers of each generation run.
+    readers: BTreeMap<u64, usize>,
 }
 
 impl Inbox {
@@ -102,6 +105,12 @@ impl Inbox {
         });
     }
 
+    pub(crate) fn canary(&self, number: usize, reader: u8) {
+        self.change(|batch| {
+            batch.canaries.insert((number, reader));
+        });
+    }
+
     pub(crate) fn overflow(&self) {
         self.change(|batch| batch.overflow = true);
     }
@@ -114,28 +123,35 @@ impl Inbox {
         });
     }
 
+    pub(crate) fn started(&self, generation: u64) {
+        *self.lock().readers.entry(generation).or_default() += 1;
+    }
+
     pub(crate) fn ended(&self, generation: u64) {
         let mut state = self.lock();
-        state.ended = state.ended.max(generation);
-        state.batch.ended = Some(state.ended);
+        let left = state.readers.remove(&generation).unwrap_or(0).saturating_sub(1);
+        if left > 0 {
+            state.readers.insert(generation, left);
+        }
+        state.batch.ended = state.batch.ended.max(Some(generation));
         drop(state);
         self.bell.notify_one();
         self.ended.notify_all();
     }
 
-    pub(crate) fn renew_canary(&self) {
-        self.change(|batch| batch.canary = true);
+    pub(crate) fn renew_nest(&self) {
+        self.change(|batch| batch.nest = true);
     }
 
     pub(crate) fn stop(&self) {
         self.change(|batch| batch.stop = true);
     }
 
-    /// Waits until the reader of `generation` has ended; false after `patience`.
+    /// Waits until all readers of `generation` have ended; false after `patience`.
     pub(crate) fn wait_for_end(&self, generation: u64, patience: Duration) -> bool {
         let (_state, timeout) = self
             .ended
-            .wait_timeout_while(self.lock(), patience, |state| state.ended < generation)
+            .wait_timeout_while(self.lock(), patience, |state| state.readers.contains_key(&generation))
             .unwrap_or_else(PoisonError::into_inner);
         !timeout.timed_out()
     }

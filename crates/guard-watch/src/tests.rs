@@ -24,6 +24,7 @@ fn puppet(inbox: &Arc<Inbox>, generation: u64, interest: Interest) -> Result<Box
     if generation > 1 && interest.root.join("no-second").exists() {
         return Err(WatchError::Relative(PathBuf::new()));
     }
+    inbox.started(generation);
     Ok(Box::new(Puppet { inbox: Arc::clone(inbox), generation }))
 }
 
@@ -50,6 +51,14 @@ impl Backend for Puppet {
     }
 
     fn unwatch(&mut self, _: &Path) {}
+
+    fn watch_canaries(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn readers(&self) -> u32 {
+        1
+    }
 }
 
 impl Drop for Puppet {
@@ -136,8 +145,8 @@ fn a_thread_that_ends_is_a_gap_and_another_is_started() {
     let s = stage(&["mortal"], puppet);
     let (cause, detail) = s.gap();
     assert_eq!(cause, GapCause::Backend);
-    assert!(detail.contains("mortal cannot be watched: the inotify thread has ended"), "{detail}");
-    assert_eq!(s.gap(), (GapCause::Backend, "the inotify thread had ended".to_owned()));
+    assert!(detail.contains("mortal cannot be watched: the reader of events has ended"), "{detail}");
+    assert_eq!(s.gap(), (GapCause::Backend, "a reader of events had ended".to_owned()));
     s.quiet();
     assert_eq!(s.watcher.rebuild(EnvId(1)).unwrap().failed, []);
 }

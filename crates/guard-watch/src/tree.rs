@@ -120,7 +120,7 @@ impl Tree {
         self.root = None;
         if self.backend.take().is_some() && !self.ground.inbox.wait_for_end(self.generation, Self::PATIENCE) {
             let root = self.ground.root.display();
-            tracing::warn!(%root, "a reader of inotify does not end; going on beside it");
+            tracing::warn!(%root, "a reader of events does not end; going on beside it");
         }
     }
 
@@ -139,10 +139,16 @@ impl Tree {
 
     /// Watches the canaries' directory, anew if it was replaced.
     pub(crate) fn watch_canaries(&mut self) {
-        let directory = self.ground.canaries.clone();
-        if let Err(refusal) = self.put_up(&directory) {
-            self.note(RelPath::root(), format!("{}: {}", directory.display(), words(&refusal)));
+        let Some(backend) = self.backend.as_mut() else { return };
+        if let Err(refusal) = backend.watch_canaries() {
+            let why = format!("{}: {}", self.ground.canaries.display(), words(&refusal));
+            self.note(RelPath::root(), why);
         }
+    }
+
+    /// Who must hear a canary, a bit for each reader.
+    pub(crate) fn readers(&self) -> u32 {
+        self.backend.as_ref().map_or(0, |backend| backend.readers())
     }
 
     /// Watches every directory above the root. From the top down, so that the
@@ -321,7 +327,7 @@ fn words(refusal: &Refusal) -> String {
         Refusal::Limit => {
             "the kernel's limit on watches is reached; raise /proc/sys/fs/inotify/max_user_watches".to_owned()
         }
-        Refusal::Ended => "the inotify thread has ended".to_owned(),
+        Refusal::Ended => "the reader of events has ended".to_owned(),
         Refusal::Other(why) => why.clone(),
     }
 }

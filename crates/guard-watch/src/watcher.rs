@@ -128,7 +128,7 @@ impl Watcher {
             return Ok(());
         }
         if self.canary.nest()? == Nest::New {
-            environments.values().for_each(|e| e.renew_canary());
+            environments.values().for_each(|e| e.renew_nest());
         }
         self.canary.touch(nonce, environments.keys().copied().collect::<BTreeSet<_>>())
     }

@@ -1,6 +1,7 @@
 //! A watched directory, and the hints that came.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code, in a file of its own")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};

@@ -487,9 +487,16 @@ impl Warden {
             how: format!("became baseline {generation}"),
             reviewed: false,
         }));
+        // Taking the baseline read every protected file.
+        events.push(Event::RehashFinished {
+            files: done.totals.files,
+            bytes: done.totals.bytes,
+            duration_ms: millis(began),
+            findings: 0,
+        });
         self.record(events);
+        // The watches stand since before the walk, by the same policy: renewing them would be a gap.
         self.scans.all_was_read();
-        self.watch();
         let unsealed: Vec<Skipped> = done
             .unsealed
             .0
@@ -560,7 +567,9 @@ impl Warden {
         self.renew_lock_file();
         // Differences found while locked keep their alerts; inside the window they are changes anew.
         self.raised.close_group();
-        self.watch();
+        if self.held.as_ref().is_some_and(|h| h.policy.text() != self.config.policy.text()) {
+            self.watch();
+        }
         let skipped = done
             .unsealed
             .left

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use guard_model::compare::needs_content;
 use guard_model::{Digest, Entry, Kind, Observed, Stamp};
@@ -48,6 +48,8 @@ const SETTLE_TRIES: usize = 2;
 /// An entry that is replaced or written while it is looked at is looked at again, after so long.
 const AGAIN: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(5), Duration::from_millis(20)];
+/// Whoever holds a lease is given this long to give it up, which takes a file server some milliseconds.
+const LEASE: Duration = Duration::from_secs(1);
 /// The most that is read at once.
 const BUFFER: usize = 128 << 10;
 /// A multiple of every page size that Linux has on the machines it is run on.
@@ -112,13 +114,17 @@ impl<'a> Observer<'a> {
 
     fn persist(&mut self, mut look: impl FnMut(&mut Self) -> Result<Sight, Again>) -> Sight {
         let mut last = Again { stat: None, why: Again::CHANGED };
-        for wait in AGAIN {
-            if !wait.is_zero() {
-                sleep(wait);
-            }
+        let mut waits = AGAIN.into_iter();
+        let start = Instant::now();
+        while let Some(wait) = waits.next() {
+            sleep(wait);
             match look(self) {
                 Ok(sight) => return sight,
                 Err(again) => last = again,
+            }
+            if last.why == Again::LEASED && start.elapsed() < LEASE && !self.control.is_cancelled() {
+                sleep(LEASE / 50);
+                waits = AGAIN.into_iter();
             }
         }
         Sight::unreadable(last.stat.as_ref(), Vec::new(), last.why.to_owned())

@@ -5,17 +5,17 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use guard_model::{Kind, Observed, RelPath};
+use guard_model::{Entry, Kind, Observed, RelPath};
 use guard_tree::{Content, ModeSet, Root, ScanContent, TreeError};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{CWD, FileType, Mode, mkdirat, mknodat};
@@ -294,6 +294,45 @@ fn what_changed_just_now_is_given_time_to_settle() {
         let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
             - Duration::new(u64::try_from(entry.ctime.sec).unwrap(), entry.ctime.nsec);
         assert!(age >= Duration::from_millis(20), "{age:?}");
+    }
+}
+
+/// Perl, which every Debian has, holds a write lease (fcntl(2), F_SETLEASE) until its input
+/// ends; `sigio` is what it does when it is asked to give it up.
+fn lease(path: &Path, sigio: &str) -> Option<Child> {
+    let script = format!(
+        "$SIG{{IO}} = '{sigio}'; open my $f, '<', $ARGV[0] or die; fcntl $f, 1024, 1 or die;
+         $| = 1; print 'held'; <STDIN>"
+    );
+    let piped = Stdio::piped;
+    let child = Command::new("perl").args(["-e", &script]).arg(path).stdin(piped()).stdout(piped()).spawn();
+    let mut child = child.ok()?;
+    let mut said = [0; 4];
+    let held = child.stdout.as_mut()?.read_exact(&mut said).is_ok();
+    // Not every file system has leases.
+    held.then_some(child)
+}
+
+#[test]
+fn a_lease_is_waited_for_and_not_for_ever() {
+    let top = tempfile::tempdir().unwrap();
+    for (name, sigio) in [("obliging", "DEFAULT"), ("stubborn", "IGNORE")] {
+        let path = top.path().join(name);
+        fs::write(&path, "x").unwrap();
+        let Some(mut holder) = lease(&path, sigio) else { return };
+        let root = Root::open(top.path()).unwrap();
+        for content in [Content::Read, Content::IfDiffers(&Entry { size: 9, ..naive_entry(top.path()) })] {
+            match root.observe(&rel(name), content) {
+                Observed::Present(e) => assert!(name == "obliging" && e.sha256.is_some()),
+                Observed::Unreadable { entry, why } => {
+                    assert_eq!((name, why.as_str()), ("stubborn", "another process holds a lease on it"));
+                    assert_eq!(entry.map(|e| e.size), Some(1));
+                }
+                Observed::Absent => panic!("it is there"),
+            }
+        }
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
     }
 }
 

@@ -51,7 +51,7 @@ impl Lines {
         let mut searched = 0;
         let ended = loop {
             let rest = self.held.get(self.next..).unwrap_or_default();
-            if let Some(at) = rest.get(searched..).unwrap_or_default().iter().position(|&b| b == b'\n') {
+            if let Some(at) = memchr::memchr(b'\n', rest.get(searched..).unwrap_or_default()) {
                 break Some(searched + at);
             }
             searched = rest.len();
@@ -79,7 +79,7 @@ impl Lines {
     pub(crate) fn skip_unended(&mut self) -> io::Result<()> {
         loop {
             let rest = self.held.get(self.next..).unwrap_or_default();
-            if let Some(at) = rest.iter().position(|&b| b == b'\n') {
+            if let Some(at) = memchr::memchr(b'\n', rest) {
                 self.next += at + 1;
                 self.number += 1;
                 return Ok(());

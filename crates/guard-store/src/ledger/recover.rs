@@ -274,7 +274,7 @@ fn scan(segment: &Segment, start: Head, remembered: &[Remembered]) -> Result<Sca
         Scan { head: start, lines: 0, good: 0, length, marks: Marks::default(), unsigned, broken: None };
     while let Some(line) = lines.next_line().map_err(StoreError::io("read", &segment.path))? {
         let at = (line.number, line.offset);
-        let (bytes, has_nul) = (line.text.len(), line.text.contains(&0));
+        let (bytes, has_nul) = (line.text.len(), memchr::memchr(0, line.text).is_some());
         if !line.ended {
             if bytes > MAX_LINE {
                 scan.broken = Some((at, BreakCause::Unended { after: scan.head.seq }));

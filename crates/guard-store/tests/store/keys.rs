@@ -35,13 +35,17 @@ fn we_verify_what_ssh_keygen_signs_with_our_key() {
     let key = f.state.keys().join("host");
     let message = f.temp.path().join("message");
     std::fs::write(&message, b"signed by hand\n").unwrap();
-    run(Command::new("ssh-keygen").args(["-Y", "sign", "-n", "guardd-lock", "-f"]).arg(&key).arg(&message), b"")
-        .unwrap();
+    run(
+        Command::new("ssh-keygen").args(["-Y", "sign", "-n", "guardd-lock", "-f"]).arg(&key).arg(&message),
+        b"",
+    )
+    .unwrap();
     let armour = std::fs::read_to_string(f.temp.path().join("message.sig")).unwrap();
     let public = PublicKey::load(&f.state).unwrap();
     public.verify("guardd-lock", b"signed by hand\n", &armour).unwrap();
     assert!(public.verify("guardd-ledger", b"signed by hand\n", &armour).is_err());
-    let listed = run(Command::new("ssh-keygen").arg("-lf").arg(f.state.public().join("host.pub")), b"").unwrap();
+    let listed =
+        run(Command::new("ssh-keygen").arg("-lf").arg(f.state.public().join("host.pub")), b"").unwrap();
     assert!(listed.contains(&f.key.fingerprint()), "{listed}");
 }
 
@@ -49,7 +53,10 @@ fn we_verify_what_ssh_keygen_signs_with_our_key() {
 fn a_foreign_key_verifies_nothing() {
     let (f, other) = (Fixture::new(), Fixture::new());
     let armour = other.key.sign("guardd-lock", b"x").unwrap();
-    assert!(matches!(f.key.public().verify("guardd-lock", b"x", &armour), Err(StoreError::BadSignature { .. })));
+    assert!(matches!(
+        f.key.public().verify("guardd-lock", b"x", &armour),
+        Err(StoreError::BadSignature { .. })
+    ));
 }
 
 #[test]

@@ -25,7 +25,8 @@ fn the_tree_has_the_documented_modes_whatever_was_there() {
     for public in [state.locks(), state.public()] {
         assert_eq!(mode(&public), 0o755, "{}", public.display());
     }
-    for private in [state.keys(), state.ledger(), state.baselines(), state.plans(), state.quarantine(), state.sinks()]
+    for private in
+        [state.keys(), state.ledger(), state.baselines(), state.plans(), state.quarantine(), state.sinks()]
     {
         assert_eq!(mode(&private), 0o700, "{}", private.display());
     }

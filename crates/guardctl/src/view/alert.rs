@@ -122,7 +122,7 @@ fn further(a: &Alert) -> Vec<String> {
         format!("guardctl diff {}", shell_word(&a.environment)),
         format!("guardctl log {} -n 50", shell_word(&a.environment)),
         format!("journalctl --since '{from}' --until '{to}'"),
-        format!("last -F --since '{}'", from.trim_end_matches(" UTC")),
+        "last -F -n 20".to_owned(),
     ];
     if let Some(path) = a.findings.first().map(|f| &f.path).filter(|p| !p.starts_with('/')) {
         out.insert(1, format!("guardctl who {} {}", shell_word(&a.environment), shell_word(path)));
@@ -139,13 +139,18 @@ pub(crate) fn hints(a: &Alert) -> Vec<String> {
         return Vec::new();
     }
     let mut out = Vec::new();
-    let standing: Vec<&str> =
+    let mut standing: Vec<&str> =
         a.findings.iter().map(|f| f.path.as_str()).filter(|p| !a.settled.iter().any(|s| s == p)).collect();
-    if let Some(first) = standing.first() {
-        let paths =
-            if standing.iter().all(|p| p == first) { shell_word(first) } else { "PATH…".to_owned() };
-        let env = shell_word(&a.environment);
-        out.push(format!("was it meant? guardctl accept {env} {paths} --reason TEXT"));
+    standing.sort_unstable();
+    standing.dedup();
+    if !standing.is_empty() {
+        let few = standing.len() <= 3 && total(a) == len(&a.findings);
+        let words: Vec<String> = standing.iter().map(|p| shell_word(p)).collect();
+        let paths = if few { words.join(" ") } else { "PATH…".to_owned() };
+        out.push(format!(
+            "was it meant? guardctl accept {} {paths} --reason TEXT",
+            shell_word(&a.environment)
+        ));
     }
     if !a.reviewed {
         out.push(format!("looked at it? guardctl alerts ack {} --note TEXT", a.id));

@@ -92,25 +92,39 @@ fn attributes(f: &Finding, t: &mut Table) {
                 t.row([dim(change.word()), difference(*change, b, a).into()]);
             }
         }
-        (None, Some(e)) => t.row([dim("now"), entry(e).into()]),
+        (None, Some(e)) => t.row([dim("now"), short_entry(e).into()]),
         (Some(e), None) => {
             if f.change.as_slice() != [Change::Deleted] {
                 t.row([dim("differs"), changes(f).into()]);
             }
-            t.row([dim("was"), entry(e).into()]);
+            t.row([dim("was"), short_entry(e).into()]);
         }
         (None, None) => t.row([dim("differs"), changes(f).into()]),
     }
 }
 
-/// An entry in one line: `file 0644 anna (uid 1000) group anna, 512 bytes, sha256 …`
+/// An entry in one line: `file 0644 anna (uid 1000), group anna, 512 bytes, sha256 …`
 pub(crate) fn entry(e: &Entry) -> String {
+    line(e, |h| format!("sha256 {}", Safe(h)))
+}
+
+/// The same with enough of the digest to see that it is another.
+fn short_entry(e: &Entry) -> String {
+    line(e, short_hash)
+}
+
+fn short_hash(hash: &str) -> String {
+    let start: String = hash.chars().take(16).collect();
+    format!("sha256 {}…", Safe(&start))
+}
+
+fn line(e: &Entry, digest: impl Fn(&str) -> String) -> String {
     let kind = match serde_json::to_value(e.kind) {
         Ok(serde_json::Value::String(word)) => word.replace('_', " "),
         _ => String::new(),
     };
     let target = e.target.as_deref().map(|t| format!(" -> {}", Safe(t))).unwrap_or_default();
-    let hash = e.sha256.as_deref().map(|h| format!(", sha256 {}", Safe(h))).unwrap_or_default();
+    let hash = e.sha256.as_deref().map(|h| format!(", {}", digest(h))).unwrap_or_default();
     let size = if e.sha256.is_some() { format!(", {}", bytes(e.size)) } else { String::new() };
     format!("{kind} {} {}{target}{size}{hash}", Safe(&e.mode), owner(e))
 }
@@ -137,9 +151,9 @@ fn difference(change: Change, b: &Entry, a: &Entry) -> String {
         Change::Mount => format!("device {} -> {}", device(b.dev), device(a.dev)),
         Change::Target => arrow(target(b), target(a)),
         Change::Xattr => xattrs(b, a),
-        Change::Type => arrow(entry(b), entry(a)),
+        Change::Type => arrow(short_entry(b), short_entry(a)),
         Change::Created | Change::Deleted | Change::LockFile | Change::Root | Change::Unknown => {
-            arrow(entry(b), entry(a))
+            arrow(short_entry(b), short_entry(a))
         }
     }
 }

@@ -92,18 +92,21 @@ pub(crate) fn unlock_hint(look: Look, r: &UnlockResult) -> String {
 /// After a check.
 pub(crate) fn check(look: Look, r: &CheckResult) -> String {
     let total = r.findings_total.max(len(&r.findings));
-    let how = if r.quick { "metadata compared" } else { "read and compared" };
+    let compared = match r.quick {
+        true => format!("metadata of {} compared", counted(r.files, "file")),
+        false => format!("{} compared", counted(r.files, "file")),
+    };
     let what = format!(
-        "{} {how}, {} read, baseline {} ({})",
-        counted(r.files, "file"),
+        "{compared}, {} read, baseline {} ({})",
         bytes(r.bytes),
         r.generation,
         milliseconds(r.duration_ms)
     );
-    let verdict = match (r.clean, total) {
-        (true, 0) => look.paint.tone(Tone::Good, "clean"),
-        (_, 0) => look.paint.tone(Tone::Bad, "not all of it could be checked"),
-        (_, n) => look.paint.tone(Tone::Bad, &counted(n, "difference")),
+    // What could not be checked is not clean, whatever the daemon says of it.
+    let verdict = match total {
+        0 if r.clean && r.skipped.is_empty() => look.paint.tone(Tone::Good, "clean"),
+        0 => look.paint.tone(Tone::Bad, "not all of it could be checked"),
+        n => look.paint.tone(Tone::Bad, &counted(n, "difference")),
     };
     let mut out = format!("{}: {verdict}\n{what}\n", Safe(&r.environment));
     out.push_str(&finding::list(look, &r.findings, total));

@@ -123,12 +123,18 @@ fn words(r: &Record) -> (Tone, String) {
             (Tone::Bad, format!("gap {} opened, since {}: {why}{detail}", r.seq, at(r, "since")))
         }
         "gap_closed" => {
-            let found = counted(n("found"), "difference");
-            (Tone::Plain, format!("gap {} closed, {found} found; re-verified: {}", w("gap"), w("verified")))
+            let found = match n("found") {
+                0 => String::new(),
+                n => format!(", {} found", counted(n, "difference")),
+            };
+            (Tone::Plain, format!("gap {} closed{found}; re-verified: {}", w("gap"), w("verified")))
         }
         "rehash_finished" => {
             let read = format!("{}, {}", counted(n("files"), "file"), bytes(n("bytes")));
-            let differ = counted(n("findings"), "difference");
+            let differ = match n("findings") {
+                0 => "nothing differs".to_owned(),
+                n => counted(n, "difference"),
+            };
             (Tone::Dim, format!("rehash: {read} in {}, {differ}", milliseconds(n("duration_ms"))))
         }
         "recovered" => (Tone::Warn, format!("{} was found half-done at start: {}", w("operation"), w("how"))),
@@ -178,7 +184,7 @@ fn about_alert(r: &Record) -> (Tone, String) {
         "alert_grew" => {
             let (tone, how_bad) = severity();
             let more = field::<Vec<Value>>(r, "findings").map_or(0, |f| len(&f));
-            (tone, format!("ALERT {id} {how_bad}: {} more", counted(more, "finding")))
+            (tone, format!("ALERT {id} {how_bad}: {}", counted(more, "more finding")))
         }
         "alert_acknowledged" => {
             (Tone::Plain, format!("alert {id} acknowledged by {}: {}", word(r, "by"), word(r, "note")))

@@ -77,30 +77,73 @@ fn daemon(look: Look, d: &Daemon) -> String {
 fn environment(look: Look, e: &Environment) -> String {
     let (tone, state) = state_word(e);
     let mut out = format!(
-        "{}  {}  {}\n",
+        "{}  {}  {}",
         look.paint.tone(Tone::Strong, &safe(&e.name)),
         look.paint.tone(tone, &state),
-        Safe(&e.root)
+        verdict(look, e)
     );
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    let dim = |text: &str| Cell::toned(Tone::Dim, text);
     let mut t = Table::new().indented(2);
+    t.row([dim("root"), safe(&e.root).into()]);
     standing(look, e, &mut t);
     if e.generation.is_some() {
-        t.row([Cell::toned(Tone::Dim, "protects"), protects(e).into()]);
+        t.row([dim("protects"), protects(e).into()]);
     }
-    if let Some(line) = seal(e) {
-        t.row([Cell::toned(Tone::Dim, "seal"), line]);
+    if let Some(line) = seal(e).filter(|_| e.state != State::Unlocked) {
+        t.row([dim("seal"), line]);
     }
     if e.generation.is_some() {
-        t.row([Cell::toned(Tone::Dim, "watch"), watch(e)]);
-        t.row([Cell::toned(Tone::Dim, "rehash"), rehash(look, e).into()]);
+        t.row([dim("watch"), watch(e)]);
+        t.row([dim("rehash"), rehash(look, e).into()]);
     }
     for g in &e.watch.gaps {
-        t.row([Cell::toned(Tone::Dim, "gap"), gap(look, g)]);
+        t.row([dim("gap"), gap(look, g)]);
     }
     left_out(&e.watch, &mut t);
-    t.row([Cell::toned(Tone::Dim, "alerts"), alerts(e.alerts_open)]);
+    t.row([dim("alerts"), alerts(e.alerts_open)]);
     out.push_str(&t.render(look.paint));
     out
+}
+
+/// What a glance is for: anything that is not as it should be.
+fn verdict(look: Look, e: &Environment) -> String {
+    let mut wrong = Vec::new();
+    if e.alerts_open > 0 {
+        wrong.push(format!("{} open", counted(e.alerts_open, "alert")));
+    }
+    if e.window.as_ref().is_some_and(|w| w.until <= look.now) {
+        wrong.push("the window is overdue".to_owned());
+    }
+    if e.generation.is_some() {
+        match open_gaps(&e.watch) {
+            0 => {}
+            n => wrong.push(format!("{} open", counted(n, "gap"))),
+        }
+        if not_watched(&e.watch) {
+            wrong.push("not watched by the kernel".to_owned());
+        }
+        if !e.watch.skipped.is_empty() {
+            wrong.push(format!("{} skipped", counted(len(&e.watch.skipped), "path")));
+        }
+        if e.seal.as_ref().is_some_and(|s| s.asked != s.done) {
+            wrong.push("sealed less than asked for".to_owned());
+        }
+    }
+    match (wrong.is_empty(), e.state) {
+        (false, _) => look.paint.tone(Tone::Bad, &wrong.join(", ")),
+        (true, State::Locked) => look.paint.tone(Tone::Good, "nothing wrong"),
+        (true, _) => String::new(),
+    }
+}
+
+fn open_gaps(w: &WatchState) -> u64 {
+    w.gaps.iter().filter(|g| g.until.is_none()).fold(0, |n, _| n + 1)
+}
+
+fn not_watched(w: &WatchState) -> bool {
+    w.backend.is_empty() || w.backend == "none"
 }
 
 fn state_word(e: &Environment) -> (Tone, String) {
@@ -162,17 +205,15 @@ fn seal(e: &Environment) -> Option<Cell> {
 }
 
 fn watch(e: &Environment) -> Cell {
-    let open = len(&e.watch.gaps.iter().filter(|g| g.until.is_none()).collect::<Vec<_>>());
-    let backend = safe(&e.watch.backend);
-    if e.watch.backend.is_empty() || e.watch.backend == "none" {
+    if not_watched(&e.watch) {
         return Cell::toned(Tone::Warn, "not by the kernel; only the rehash sees changes");
     }
-    let on = if e.watch.directories > 0 {
-        format!(" on {}", counted(e.watch.directories, "directory"))
-    } else {
-        String::new()
+    let backend = safe(&e.watch.backend);
+    let on = match e.watch.directories {
+        0 => String::new(),
+        n => format!(" on {}", counted(n, "directory")),
     };
-    match open {
+    match open_gaps(&e.watch) {
         0 => Cell::toned(Tone::Plain, format!("{backend}{on}")),
         n => Cell::toned(Tone::Bad, format!("{backend}{on}, with {}", counted(n, "open gap"))),
     }
@@ -193,7 +234,11 @@ fn rehash(look: Look, e: &Environment) -> String {
         ),
         None => "none finished yet".to_owned(),
     };
-    let next = e.next_rehash_at.map(|t| format!(", next {}", relative(t, look.now))).unwrap_or_default();
+    let next = match e.next_rehash_at {
+        Some(t) if t < look.now => format!(", the next was due {}", relative(t, look.now)),
+        Some(t) => format!(", next {}", relative(t, look.now)),
+        None => String::new(),
+    };
     format!("{every}{last}{next}")
 }
 

@@ -1,6 +1,8 @@
 //! A large tree: what its watches cost. One test only, because memory is
 //! measured for the whole process.
 
+#![allow(clippy::unwrap_used, reason = "this is test code, in a file of its own")]
+
 mod support;
 
 use std::fs;

@@ -326,3 +326,33 @@ fn misuse_is_refused() {
     assert!(matches!(g.watcher.rebuild(EnvId(9)), Err(WatchError::Unknown(EnvId(9)))));
     g.watcher.remove_environment(EnvId(9));
 }
+
+#[test]
+fn reading_everything_at_full_speed_makes_no_gap() {
+    let names: Vec<String> = (0..100).map(|i| format!("d{i}")).collect();
+    let g = Ground::new(&names.iter().map(String::as_str).collect::<Vec<_>>(), everything());
+    for d in &names {
+        for i in 0..100 {
+            g.write(&format!("{d}/f{i}"));
+        }
+    }
+    g.settle();
+    g.heard.clear();
+    let (root, names) = (&g.root, &names);
+    // 100,000 opens: six times what the kernel's queue holds, per instance.
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    for d in names {
+                        for i in 0..100 {
+                            fs::File::open(root.join(format!("{d}/f{i}"))).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let hints = g.settle();
+    assert!(hints.iter().all(|h| matches!(h, Hint::Alive { .. })), "{hints:?}");
+}

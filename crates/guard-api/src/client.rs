@@ -54,7 +54,7 @@ pub enum ClientError {
         after: Duration,
     },
     /// The other end closed the connection before the reply was whole.
-    #[error("{} closed the connection before it replied", socket.display())]
+    #[error("{} closed the connection in the middle of the call", socket.display())]
     Closed {
         /// The socket's path.
         socket: PathBuf,

@@ -47,13 +47,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Globals {
     /// Print JSON; for streams one object a line; errors as an object on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
     /// The control socket, instead of GUARDD_SOCKET or the one that is found
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = "Options of every command", value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// How long to wait for each answer of guardd [default: 30s, and 60s between signs of progress]
     #[arg(long, global = true, value_name = "TIME", value_parser = quantity::parse_duration)]
+    #[arg(help_heading = "Options of every command")]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -85,7 +86,7 @@ pub(crate) enum Command {
     /// Changes that were not authorised: list, show, acknowledge
     ///
     /// Without a subcommand: list.
-    #[command(args_conflicts_with_subcommands = true, flatten_help = true)]
+    #[command(args_conflicts_with_subcommands = true)]
     #[command(
         after_help = "Examples:\n  guardctl alerts\n  guardctl alerts show 17\n  guardctl alerts ack 17 --note 'my deploy, forgot to unlock'"
     )]
@@ -111,9 +112,9 @@ pub(crate) enum Command {
     /// The ledger: everything that happened; verify it, take it off the host
     ///
     /// Without a subcommand: the last records, oldest first.
-    #[command(args_conflicts_with_subcommands = true, flatten_help = true)]
+    #[command(args_conflicts_with_subcommands = true)]
     #[command(
-        after_help = "Examples:\n  guardctl log\n  guardctl log production -n 1000 --json | jq -c 'select(.event == \"call\")'\n  guardctl log --follow\n  guardctl log verify\n  guardctl log export --head >> /mnt/evidence/heads.jsonl"
+        after_help = "Examples:\n  guardctl log\n  guardctl log production -n 1000 --json | jq '.[] | select(.event == \"call\")'\n  guardctl log --follow\n  guardctl log verify\n  guardctl log export --head >> /mnt/evidence/heads.jsonl"
     )]
     Log {
         #[command(subcommand)]
@@ -182,9 +183,10 @@ pub(crate) enum Command {
     ///
     /// Exit code 1 where anything differs or could not be compared.
     #[command(after_help = "Examples:\n  guardctl diff production\n  guardctl diff production backend/app")]
+    #[command(override_usage = "guardctl diff [OPTIONS] [ENV] [PATH]")]
     Diff {
-        /// The environment, and the path to look at and below; both may be left out
-        #[arg(value_names = ["ENV", "PATH"], num_args = 0..=2)]
+        /// This path and below only; the environment may stand before it, or alone
+        #[arg(value_name = "PATH", num_args = 0..=2)]
         place: Vec<OsString>,
     },
     /// Make the present state of changed paths part of a new baseline
@@ -194,21 +196,26 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  guardctl accept production .env.prod --reason 'rotated the key'\n  guardctl accept production backend/app/ --reason 'hotfix 4.2.1, reviewed'"
     )]
+    #[command(override_usage = "guardctl accept [OPTIONS] [ENV] <PATH>...")]
     Accept {
-        /// The environment, which may be left out, and the paths
-        #[arg(value_name = "ENV | PATH", required = true, num_args = 1..)]
+        /// The paths; the environment may stand before them
+        #[arg(value_name = "PATH", required = true, num_args = 1..)]
         place: Vec<OsString>,
         /// Why (required; asked for on a terminal)
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
     /// The baselines: list the generations, export one
-    #[command(subcommand_required = true, arg_required_else_help = true, flatten_help = true)]
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    #[command(
+        after_help = "Examples:\n  guardctl baseline list\n  guardctl baseline export production > SHA256SUMS"
+    )]
     Baseline {
         #[command(subcommand)]
         command: Baseline,
     },
     /// Read the configuration again and apply it whole, or refuse it whole
+    #[command(after_help = "Examples:\n  guardctl check-config && guardctl reload")]
     Reload,
     /// Write a configuration by looking at a directory (runs `guardd init`)
     #[command(disable_help_flag = true)]
@@ -243,6 +250,9 @@ pub(crate) struct AlertList {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Alerts {
     /// Those that stand, oldest first
+    #[command(
+        after_help = "Examples:\n  guardctl alerts list production --all\n  guardctl alerts list --json | jq '.[].findings[].path'"
+    )]
     List(AlertList),
     /// One alert with everything known of it, and how to look further
     #[command(after_help = "Examples:\n  guardctl alerts show 17")]
@@ -316,6 +326,9 @@ pub(crate) enum Log {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Baseline {
     /// The generations that are kept, oldest first
+    #[command(
+        after_help = "Examples:\n  guardctl baseline list\n  guardctl baseline list production --json | jq '.[] | select(.current)'"
+    )]
     List {
         /// Only this environment's
         #[arg(value_name = "ENV")]

@@ -46,7 +46,14 @@ fn advise(failure: Failure, method: &str, known: &Known, version: Option<&str>) 
         Known::UnknownEnvironment { known, .. } if known.is_empty() => {
             failure.hint("write one: guardctl init DIR; then: guardctl reload")
         }
-        Known::UnknownEnvironment { known, .. } => failure.hint(format!("environments: {}", few(known))),
+        Known::UnknownEnvironment { known, .. } => {
+            let failure = failure.hint(format!("environments: {}", few(known)));
+            match method.rsplit('.').next() {
+                Some("ListAlerts") => failure.hint("subcommands of alerts: list, show, ack"),
+                Some("Log") => failure.hint("subcommands of log: verify, export"),
+                _ => failure,
+            }
+        }
         Known::NotLocked { environment } => failure.hint(format!("lock it: guardctl lock {environment}")),
         Known::AlreadyUnlocked { environment, window: Some(w) } => failure
             .detail(format!("opened by {} for {}: {}", w.by, w.maintainer, w.reason))
@@ -78,7 +85,8 @@ fn advise(failure: Failure, method: &str, known: &Known, version: Option<&str>) 
         )),
         Known::ConfigurationRefused { problems } => {
             let failure = problems.iter().fold(failure, |f, p| {
-                let f = f.detail(format!("{}: {}: {}", place(p), p.key, p.what));
+                let key = if p.key.is_empty() { String::new() } else { format!("{}: ", p.key) };
+                let f = f.detail(format!("{}: {key}{}", place(p), p.what));
                 if p.fix.is_empty() { f } else { f.detail(format!("  write: {}", p.fix)) }
             });
             failure.hint("the configuration before stays in force; try again: guardctl check-config")
@@ -115,6 +123,8 @@ fn advise(failure: Failure, method: &str, known: &Known, version: Option<&str>) 
         }
         Known::InterfaceNotFound { .. } => failure
             .hint("what listens there is not guardd; name another socket with --socket or GUARDD_SOCKET"),
+        Known::InvalidParameter { parameter } if matches!(parameter.as_str(), "path" | "paths") => failure
+            .hint("write paths relative to the environment's root, as guardctl prints them; . is the root"),
         Known::InvalidParameter { .. } | Known::ExpectedMore {} => failure,
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn text(look: Look, status: &StatusReply) -> String {
     let mut out = daemon(look, &status.daemon);
     for e in &status.environments {
         out.push('\n');
-        out.push_str(&environment(look, e));
+        out.push_str(&environment(look, e, !status.daemon.degraded.is_empty()));
     }
     if status.environments.is_empty() {
         out.push_str("\nno environment is configured\n");
@@ -74,13 +74,13 @@ fn daemon(look: Look, d: &Daemon) -> String {
     out
 }
 
-fn environment(look: Look, e: &Environment) -> String {
+fn environment(look: Look, e: &Environment, degraded: bool) -> String {
     let (tone, state) = state_word(e);
     let mut out = format!(
         "{}  {}  {}",
         look.paint.tone(Tone::Strong, &safe(&e.name)),
         look.paint.tone(tone, &state),
-        verdict(look, e)
+        verdict(look, e, degraded)
     );
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -108,7 +108,7 @@ fn environment(look: Look, e: &Environment) -> String {
 }
 
 /// What a glance is for: anything that is not as it should be.
-fn verdict(look: Look, e: &Environment) -> String {
+fn verdict(look: Look, e: &Environment, degraded: bool) -> String {
     let mut wrong = Vec::new();
     if e.alerts_open > 0 {
         wrong.push(format!("{} open", counted(e.alerts_open, "alert")));
@@ -130,6 +130,9 @@ fn verdict(look: Look, e: &Environment) -> String {
         if e.seal.as_ref().is_some_and(|s| s.asked != s.done) {
             wrong.push("sealed less than asked for".to_owned());
         }
+    }
+    if degraded {
+        wrong.push("guardd is degraded".to_owned());
     }
     match (wrong.is_empty(), e.state) {
         (false, _) => look.paint.tone(Tone::Bad, &wrong.join(", ")),

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use serde_json::{Value, json};
 
 use crate::fixtures::*;
-use crate::support::{Answer, Fake, error, guardctl, reply, run};
+use crate::support::{Answer, Fake, copy_program, error, guardctl, reply, run};
 
 fn refused(name: &str, args: &[&str], golden: &str, parameters: Value) {
     let name = name.to_owned();
@@ -21,6 +21,13 @@ fn refused(name: &str, args: &[&str], golden: &str, parameters: Value) {
 
 #[test]
 fn errors_of_the_daemon() {
+    let mistyped: &[&str] = &["log", "verfy"];
+    refused(
+        "UnknownEnvironment",
+        mistyped,
+        "error-no-subcommand",
+        json!({ "environment": "verfy", "known": ["qa"] }),
+    );
     let lock: &[&str] = &["lock", "production"];
     let unlock: &[&str] = &["unlock", "production", "--reason", "r", "--maintainer", "m"];
     refused(
@@ -234,7 +241,7 @@ fn a_socket_that_is_for_others() {
     };
     // The build directory may be closed to others.
     let binary = dir.path().join("guardctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_guardctl"), &binary).unwrap();
+    copy_program(std::path::Path::new(env!("CARGO_BIN_EXE_guardctl")), &binary);
     let mut command = std::process::Command::new(&binary);
     command.arg("status").env_clear().env("GUARDD_SOCKET", &socket);
     let output = as_other(&mut command);

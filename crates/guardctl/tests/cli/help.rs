@@ -28,6 +28,7 @@ fn every_command_has_help() {
         let words: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
         let ran = run(nowhere, &words);
         assert_eq!((ran.code(), ran.stderr().as_str()), (0, ""));
+        assert!(ran.stdout().contains("\nExamples:\n"), "{path:?} has no examples");
         ran.golden(&format!("help{}", path.iter().map(|p| format!("-{p}")).collect::<String>()));
     }
 }

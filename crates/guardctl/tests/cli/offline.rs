@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support;
+
 /// guardctl alone in a directory, and a `guardd` that tells its arguments.
 struct Place {
     dir: tempfile::TempDir,
@@ -14,15 +16,16 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("bin")).unwrap();
         std::fs::create_dir_all(dir.path().join("path")).unwrap();
-        std::fs::copy(env!("CARGO_BIN_EXE_guardctl"), dir.path().join("bin/guardctl")).unwrap();
+        support::copy_program(Path::new(env!("CARGO_BIN_EXE_guardctl")), &dir.path().join("bin/guardctl"));
         Self { dir }
     }
 
     fn guardd_in(&self, place: &str) {
         let path = self.dir.path().join(place).join("guardd");
-        // A script cannot be written and run at once by a test with threads (ETXTBSY), so the shell runs it.
-        std::fs::write(&path, format!("#!/bin/sh\necho {place}; printf '<%s>' \"$@\"; exit 6\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = self.dir.path().join("script");
+        std::fs::write(&script, format!("#!/bin/sh\necho {place}; printf '<%s>' \"$@\"; exit 6\n")).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        support::copy_program(&script, &path);
     }
 
     fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {

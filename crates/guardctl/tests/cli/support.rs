@@ -1,6 +1,7 @@
 //! A daemon that answers as a test says, and golden files.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -116,6 +117,13 @@ fn serve(mut stream: UnixStream, answer: &dyn Fn(&Call) -> Answer, seen: &Mutex<
     }
 }
 
+/// Copies a program that is run soon. Done by another process: were it written by this one, a
+/// child that another thread forks at that moment would hold it open, and running it would fail (ETXTBSY).
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// guardctl with a clean environment.
 pub(crate) fn guardctl(socket: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_guardctl"));
@@ -182,7 +190,7 @@ impl Ran {
 
 fn golden(name: &str, now: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some_and(|v| !v.is_empty()) {
         std::fs::write(&path, now).unwrap();
         return;
     }

@@ -1,0 +1,21 @@
+//! The real guardd, and guardctl where a person would use it, against private
+//! directories: no systemd, no fixed places, root or not.
+//!
+//! Architecture invariant: every test has a stage of its own and waits for what
+//! it expects, never for time to pass. That nothing happened is proved by
+//! something later that did.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failed test says where, and one that is left out says why"
+)]
+
+mod changes;
+mod raw;
+mod stage;
+mod tree;
+mod wait;
+mod windows;

@@ -85,9 +85,10 @@ pub trait Visitor: Sync {
 /// What a scan says at its end.
 #[derive(Debug, Default)]
 pub struct ScanReport {
-    /// What could not be looked at, or lies on another mount, and why; sorted by path.
-    /// Other mounts are looked at all the same.
+    /// What could not be looked at, and why; sorted by path.
     pub skipped: Vec<(RelPath, String)>,
+    /// What lies on another mount than its directory, and is looked at all the same; sorted.
+    pub mounts: Vec<RelPath>,
     /// Patterns without glob characters to which nothing in the tree answers, as (list,
     /// pattern). Only filled by a scan that starts from the root.
     pub unmatched: Vec<(String, String)>,

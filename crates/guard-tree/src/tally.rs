@@ -10,6 +10,7 @@ use crate::{LinkCounts, Progress, ScanReport};
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) skipped: Vec<(RelPath, String)>,
+    pub(crate) mounts: Vec<RelPath>,
     totals: Totals,
     links: LinkCounts,
 }
@@ -37,6 +38,7 @@ impl Tally {
 
     pub(crate) fn add_to(self, report: &mut ScanReport) {
         report.skipped.extend(self.skipped);
+        report.mounts.extend(self.mounts);
         report.links.merge(self.links);
         let (sum, mine) = (&mut report.totals, self.totals);
         sum.files += mine.files;

@@ -86,6 +86,7 @@ pub(crate) fn walk<V: Visitor>(
         scan.work(options.workers.max(1), options.pace.is_some())?;
     }
     let mut report = scan.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report.mounts.sort();
     report.skipped.sort();
     report.skipped.dedup();
     report.unmatched = scan.literals.unmatched(root);
@@ -309,7 +310,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             return Err(TreeError::Cancelled); // Perhaps while it was read.
         }
         if sight.mount.is_some_and(|m| here.mount.is_some_and(|h| h != m)) {
-            self.tally.skip(path.clone(), "lies on another mount".to_owned());
+            self.tally.mounts.push(path.clone());
         }
         let descend =
             is_dir && place.role != Role::WritableTop && matches!(sight.observed, Observed::Present(_));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::{Change, Class, Entry, Kind, Observed, RelPath};
 use guard_store::Baseline;
-use guard_tree::Visitor;
+use guard_tree::{Content, Root, Visitor};
 
 /// A path that differs, with everything a finding needs.
 #[derive(Debug, Clone)]
@@ -113,8 +113,11 @@ impl Expectation {
 }
 
 /// A [`Visitor`] that collects differences.
-pub(crate) struct Comparer {
+pub(crate) struct Comparer<'a> {
+    root: &'a Root,
     expectation: Expectation,
+    /// Where the scan starts: reported within itself, not within its parent.
+    from: RelPath,
     found: Mutex<Collected>,
 }
 
@@ -126,9 +129,10 @@ pub(crate) struct Collected {
     pub(crate) error: Option<guard_store::StoreError>,
 }
 
-impl Comparer {
-    pub(crate) fn new(expectation: Expectation) -> Self {
-        Self { expectation, found: Mutex::default() }
+impl<'a> Comparer<'a> {
+    /// Compares what a scan from `from` finds.
+    pub(crate) fn new(root: &'a Root, expectation: Expectation, from: RelPath) -> Self {
+        Self { root, expectation, from, found: Mutex::default() }
     }
 
     pub(crate) fn into_collected(self) -> Collected {
@@ -142,6 +146,7 @@ impl Comparer {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A record that the scan did not meet, and everything below it.
     fn gone(&self, record: &BaselineRecord) {
         let mut lost = vec![record.clone()];
         if record.entry.kind == Kind::Directory {
@@ -150,22 +155,29 @@ impl Comparer {
                 Err(e) => self.collected().error = Some(e),
             }
         }
-        let differences = lost.iter().filter_map(|r| self.expectation.of_record(r, Observed::Absent));
+        // A name that was renamed while its directory was listed may have been
+        // missed, and a passage to nothing is not reported: each is looked at by itself.
+        let differences: Vec<Difference> = lost
+            .iter()
+            .filter_map(|r| {
+                let on_disk = self.expectation.on_disk(r);
+                self.expectation.of_record(r, self.root.observe(&r.path, Content::IfDiffers(&on_disk)))
+            })
+            .collect();
         self.collected().differences.extend(differences);
     }
 }
 
-/// The records of one directory that the scan has not met yet, by name.
-pub(crate) struct Awaited(HashMap<Box<[u8]>, BaselineRecord>);
+/// The records of one directory that the scan has not met yet.
+pub(crate) struct Awaited(HashMap<RelPath, BaselineRecord>);
 
-impl Visitor for Comparer {
+impl Visitor for Comparer<'_> {
     type Dir = Awaited;
 
     fn enter(&self, dir: &RelPath) -> Awaited {
         let baseline = &self.expectation.baseline;
         let read = baseline.children(dir).and_then(|mut records| {
-            // A scan reports the root itself within the root.
-            if dir.is_root() {
+            if *dir == self.from {
                 records.extend(baseline.get(dir)?);
             }
             Ok(records)
@@ -174,15 +186,15 @@ impl Visitor for Comparer {
             self.collected().error = Some(e);
             Vec::new()
         });
-        Awaited(records.into_iter().map(|r| (r.path.name().into(), r)).collect())
+        Awaited(records.into_iter().map(|r| (r.path.clone(), r)).collect())
     }
 
     fn expected(&self, dir: &Awaited, path: &RelPath) -> Option<Entry> {
-        dir.0.get(path.name()).map(|r| self.expectation.on_disk(r))
+        dir.0.get(path).map(|r| self.expectation.on_disk(r))
     }
 
     fn found(&self, dir: &mut Awaited, path: RelPath, class: Class, _role: Role, observed: Observed) {
-        let difference = match dir.0.remove(path.name()) {
+        let difference = match dir.0.remove(&path) {
             Some(record) => {
                 let now_dir = matches!(&observed, Observed::Present(e) if e.kind == Kind::Directory);
                 if record.entry.kind == Kind::Directory && !now_dir {
@@ -201,7 +213,7 @@ impl Visitor for Comparer {
     }
 
     fn leave(&self, dir: Awaited, _path: &RelPath) {
-        for record in dir.0.values().filter(|r| !r.path.is_root()) {
+        for record in dir.0.values() {
             self.gone(record);
         }
     }

@@ -78,6 +78,11 @@ pub(crate) fn skipped((path, why): &(RelPath, String)) -> wire::Skipped {
     wire::Skipped { path: path.to_string(), why: why.clone() }
 }
 
+/// Something on another mount: compared like the rest, but another file system's.
+pub(crate) fn mount(path: &RelPath) -> wire::Skipped {
+    wire::Skipped { path: path.to_string(), why: "lies on another mount".to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

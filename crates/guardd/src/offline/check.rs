@@ -42,7 +42,7 @@ pub(crate) fn run(asked: &Offline) -> Result<Exit, Failure> {
         cancel: &work.cancel,
         progress: &work.progress,
     };
-    let comparer = Comparer::new(expectation);
+    let comparer = Comparer::new(&root, expectation, RelPath::root());
     let report = guard_tree::scan(&root, &policy, &RelPath::root(), &options, &comparer)
         .map_err(|e| Failure::of(Exit::Failed, &e))?;
     let collected = comparer.into_collected();
@@ -51,7 +51,8 @@ pub(crate) fn run(asked: &Offline) -> Result<Exit, Failure> {
     }
     let bytes = work.progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
     let findings: Vec<_> = collected.differences.into_iter().map(finding).collect();
-    let clean = findings.is_empty();
+    // What could not be looked at is never clean.
+    let clean = findings.is_empty() && report.skipped.is_empty();
     if asked.json {
         let skipped: Vec<_> = report
             .skipped

@@ -53,6 +53,8 @@ pub(crate) struct LockDone {
     pub(crate) unsealed: (Vec<(RelPath, Skip)>, u64),
     /// Paths that could not be read or walked, with why.
     pub(crate) skipped: Vec<(RelPath, String)>,
+    /// What lies on another mount than its directory.
+    pub(crate) mounts: Vec<RelPath>,
     /// Literal patterns that matched nothing.
     pub(crate) unmatched: Vec<String>,
 }
@@ -171,6 +173,7 @@ impl LockTask {
             totals,
             unsealed: (recorded.unsealed, recorded.count),
             skipped,
+            mounts: report.mounts,
             unmatched: report
                 .unmatched
                 .into_iter()

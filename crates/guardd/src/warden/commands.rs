@@ -505,8 +505,9 @@ impl Warden {
             .collect();
         self.left_out.unsealed = done.unsealed.0;
         self.left_out.unread = done.skipped.clone();
+        self.left_out.mounts.clone_from(&done.mounts);
         self.left_out.unmatched.clone_from(&done.unmatched);
-        let mut skipped: Vec<Skipped> = done.skipped.iter().map(wire::skipped).collect();
+        let mut skipped: Vec<Skipped> = done.skipped.iter().map(wire::skipped).chain(done.mounts.iter().map(wire::mount)).collect();
         skipped.extend(unsealed);
         LockResult {
             environment: self.ward.name.clone(),
@@ -691,13 +692,19 @@ fn checked(
         environment,
         generation,
         quick,
-        clean: total == 0,
+        // What could not be looked at is never clean.
+        clean: total == 0 && scanned.skipped.is_empty(),
         files: scanned.files,
         bytes: scanned.bytes,
         duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         findings,
         findings_total: total as u64,
-        skipped: scanned.skipped.iter().map(wire::skipped).collect(),
+        skipped: scanned
+            .skipped
+            .iter()
+            .map(wire::skipped)
+            .chain(scanned.mounts.iter().map(wire::mount))
+            .collect(),
     }
 }
 

@@ -303,7 +303,7 @@ impl Warden {
     fn view(&self) -> Option<View> {
         Some(View {
             root: Arc::clone(self.root.as_ref()?),
-            policy: self.policy(),
+            policy: Arc::clone(&self.held.as_ref()?.policy),
             expectation: self.expectation()?,
         })
     }

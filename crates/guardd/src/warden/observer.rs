@@ -182,7 +182,7 @@ fn below(view: &View, dir: &RelPath, work: &Work, report: &mut Report) {
         cancel: &work.cancel,
         progress: &work.progress,
     };
-    let comparer = Comparer::new(view.expectation.clone());
+    let comparer = Comparer::new(&view.root, view.expectation.clone(), dir.clone());
     match guard_tree::scan(&view.root, &view.policy, dir, &options, &comparer) {
         Ok(_) => {}
         // It went away again: the next touch tells.

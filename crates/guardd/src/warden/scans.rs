@@ -71,7 +71,10 @@ pub(crate) struct ScanEnd {
 
 pub(super) struct Scanned {
     pub(super) collected: Collected,
+    /// What could not be looked at, and why.
     pub(super) skipped: Vec<(RelPath, String)>,
+    /// What lies on another mount, and was looked at.
+    pub(super) mounts: Vec<RelPath>,
     pub(super) files: u64,
     pub(super) bytes: u64,
 }
@@ -94,11 +97,12 @@ pub(super) fn scan(
         cancel: &work.cancel,
         progress: &work.progress,
     };
-    let comparer = Comparer::new(view.expectation.clone());
+    let comparer = Comparer::new(&view.root, view.expectation.clone(), from.clone());
     let report = guard_tree::scan(&view.root, &view.policy, from, &options, &comparer)?;
     Ok(Scanned {
         collected: comparer.into_collected(),
         skipped: report.skipped,
+        mounts: report.mounts,
         files: report.totals.files,
         bytes: work.progress.bytes.load(Ordering::Relaxed),
     })
@@ -209,6 +213,7 @@ impl Warden {
             return;
         }
         self.left_out.unread = scanned.skipped;
+        self.left_out.mounts = scanned.mounts;
         let suspects: Vec<RelPath> = scanned.collected.differences.into_iter().map(|d| d.path).collect();
         for path in &suspects {
             self.touches.add(path.clone(), Reach::Entry);

@@ -14,6 +14,7 @@ use crate::wire::{self, time, window};
 pub(super) struct LeftOut {
     pub(super) unsealed: Vec<(RelPath, Skip)>,
     pub(super) unread: Vec<(RelPath, String)>,
+    pub(super) mounts: Vec<RelPath>,
     pub(super) unmatched: Vec<String>,
     /// An operation that was cut short and could not be recovered.
     pub(super) needs_operator: Option<String>,
@@ -117,6 +118,7 @@ impl Warden {
 
     fn skipped(&self) -> Vec<Skipped> {
         let mut all: Vec<Skipped> = self.left_out.unread.iter().take(LISTED).map(wire::skipped).collect();
+        all.extend(self.left_out.mounts.iter().take(LISTED).map(wire::mount));
         all.extend(self.watch_report.failed.iter().take(LISTED).map(wire::skipped));
         all.extend(
             self.left_out

@@ -89,12 +89,13 @@ impl BaselineRecord {
             });
         }
         // A mode that lost its seal and nothing else is the seal weakened.
-        if self.sealed && expect == Expect::Sealed && found.contains(&Change::Mode) {
-            if let Observed::Present(now) = observed {
-                if now.mode & 0o222 != 0 {
-                    found.push(Change::Seal);
-                }
-            }
+        if self.sealed
+            && expect == Expect::Sealed
+            && found.contains(&Change::Mode)
+            && let Observed::Present(now) = observed
+            && now.mode & 0o222 != 0
+        {
+            found.push(Change::Seal);
         }
         found
     }
@@ -278,7 +279,9 @@ mod tests {
     #[test]
     fn json_of_a_record_is_flat() {
         let text = serde_json::to_string(&record()).unwrap();
-        assert!(text.starts_with(r#"{"path":"a","role":"protected","sealed":true,"type":"file","mode":"0644""#));
+        assert!(
+            text.starts_with(r#"{"path":"a","role":"protected","sealed":true,"type":"file","mode":"0644""#)
+        );
         assert_eq!(serde_json::from_str::<BaselineRecord>(&text).unwrap(), record());
     }
 }

@@ -50,10 +50,7 @@ impl<'de> Deserialize<'de> for Stamp {
         let bad = || serde::de::Error::custom("not a time");
         if let Some(raw) = text.strip_prefix('@') {
             let (sec, nsec) = raw.split_once('.').ok_or_else(bad)?;
-            return Ok(Self {
-                sec: sec.parse().map_err(|_| bad())?,
-                nsec: nsec.parse().map_err(|_| bad())?,
-            });
+            return Ok(Self { sec: sec.parse().map_err(|_| bad())?, nsec: nsec.parse().map_err(|_| bad())? });
         }
         let t: jiff::Timestamp = text.parse().map_err(|_| bad())?;
         // Floor semantics: the file system's nanoseconds are never negative.
@@ -191,9 +188,7 @@ mod escaped_option {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<u8>>, D::Error> {
         match Option::<String>::deserialize(d)? {
-            Some(text) => {
-                unescape(&text).map(Some).ok_or_else(|| serde::de::Error::custom("bad escape"))
-            }
+            Some(text) => unescape(&text).map(Some).ok_or_else(|| serde::de::Error::custom("bad escape")),
             None => Ok(None),
         }
     }
@@ -204,11 +199,13 @@ mod escaped_pairs {
 
     use super::{Deserialize, Deserializer, Serializer, escape, unescape};
 
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
     pub(super) fn serialize<S: Serializer>(v: &[(Vec<u8>, Vec<u8>)], s: S) -> Result<S::Ok, S::Error> {
         s.collect_map(v.iter().map(|(k, v)| (escape(k), escape(v))))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(Vec<u8>, Vec<u8>)>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Pairs, D::Error> {
         let map = BTreeMap::<String, String>::deserialize(d)?;
         let mut pairs = Vec::with_capacity(map.len());
         for (k, v) in map {

@@ -413,8 +413,8 @@ impl Verifier {
     /// [`Broken`], after which the head stays at the last good record.
     pub fn feed(&mut self, line: &[u8]) -> Result<Record, Broken> {
         let after = self.head.seq;
-        let record: Record = serde_json::from_slice(line)
-            .map_err(|e| Broken::NotARecord { after, why: e.to_string() })?;
+        let record: Record =
+            serde_json::from_slice(line).map_err(|e| Broken::NotARecord { after, why: e.to_string() })?;
         if Some(record.seq) != after.checked_add(1) {
             return Err(Broken::Sequence { after, found: record.seq });
         }

@@ -22,6 +22,6 @@ pub use compare::{Change, compare};
 pub use entry::{Digest, Entry, Kind, Observed, Stamp};
 pub use finding::{Actor, Confidence, Finding};
 pub use path::RelPath;
-pub use seal::Seal;
 pub use policy::{Class, Policy};
+pub use seal::Seal;
 pub use time::Timestamp;

@@ -127,7 +127,10 @@ impl Pattern {
             return true;
         }
         let depth = dir.as_bytes().split(|&b| b == b'/').count();
-        depth.checked_sub(1).and_then(|i| self.prefixes.get(i)).is_some_and(|m| m.is_match(os(dir.as_bytes())))
+        depth
+            .checked_sub(1)
+            .and_then(|i| self.prefixes.get(i))
+            .is_some_and(|m| m.is_match(os(dir.as_bytes())))
     }
 }
 

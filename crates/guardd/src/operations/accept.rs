@@ -30,6 +30,13 @@ pub(crate) struct AcceptTask {
     pub(crate) work: Arc<Work>,
 }
 
+/// An entry whose mode was changed to seal it.
+struct Sealed {
+    path: RelPath,
+    identity: (u64, u64),
+    original: u32,
+}
+
 /// What an acceptance brought.
 pub(crate) struct AcceptDone {
     pub(crate) records: Vec<Record>,
@@ -45,8 +52,8 @@ impl AcceptTask {
         match self.commit(accepted) {
             Ok(done) => Ok(done),
             Err(e) => {
-                for (path, identity, mode) in sealed {
-                    self.root.set_mode(&path, identity, mode)?;
+                for Sealed { path, identity, original } in sealed {
+                    self.root.set_mode(&path, identity, original)?;
                 }
                 Err(e)
             }
@@ -80,11 +87,11 @@ impl AcceptTask {
         if changed.is_empty() { Ok(accepted) } else { Err(OperationError::ChangedSinceShown(changed)) }
     }
 
-    /// Seals what is accepted in a locked environment; what to undo: path, identity, mode.
+    /// Seals what is accepted in a locked environment; what to undo.
     fn seal_new(
         &self,
         accepted: &mut BTreeMap<RelPath, Option<BaselineRecord>>,
-    ) -> Result<Vec<(RelPath, (u64, u64), u32)>, OperationError> {
+    ) -> Result<Vec<Sealed>, OperationError> {
         let mut undo = Vec::new();
         if self.seal == Seal::None || self.expectation.expect != Expect::Sealed {
             return Ok(undo);
@@ -102,7 +109,7 @@ impl AcceptTask {
                 ModeSet::Done | ModeSet::Already => {}
                 _ => continue,
             }
-            undo.push((record.path.clone(), identity, original.mode));
+            undo.push(Sealed { path: record.path.clone(), identity, original: original.mode });
             if let Observed::Present(now) = self.root.observe(&record.path, Content::Skip) {
                 record.entry.ctime = now.ctime;
             }

@@ -5,24 +5,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guard_api::Known;
-use guard_api::wire::{CheckResult, Environment, LockResult, SealState, Skipped, UnlockResult};
+use guard_api::wire::{CheckResult, Environment, LockResult, UnlockResult};
 use guard_model::baseline::LockState;
 use guard_model::ledger::{Event, WindowEnd};
 use guard_model::state::Window;
 use guard_model::{Entry, RelPath, Seal};
 use guard_store::index::AlertScope;
 
-use super::findings::finding;
-use super::scans::{ScanKind, scan};
-use super::touches::Reach;
+use super::outcomes::Finished;
 use super::{Message, Running, Warden};
 use crate::failure::chain;
-use crate::operations::accept::{AcceptDone, AcceptTask};
-use crate::operations::lock::{EndedWindow, LockDone, LockTask};
-use crate::operations::unlock::{UnlockDone, UnlockTask};
-use crate::operations::{OperationError, Work, now, repair};
+use crate::operations::accept::AcceptTask;
+use crate::operations::lock::{EndedWindow, LockTask};
+use crate::operations::unlock::UnlockTask;
+use crate::operations::{Work, now, repair};
 use crate::ward::Ward;
-use crate::wire::{self, time};
+use crate::wire;
 
 /// Why something is not done; the very error that goes to the caller.
 pub(crate) type Refusal = Known;
@@ -87,49 +85,9 @@ pub(super) struct LockWish {
     pub(super) reply: Option<Reply<LockResult>>,
 }
 
-/// The end of an operation, with the way its answer goes.
-pub(crate) enum Finished {
-    Lock {
-        began: Instant,
-        result: Result<LockDone, OperationError>,
-        reply: Option<Reply<LockResult>>,
-    },
-    Repair {
-        began: Instant,
-        by: String,
-        result: Result<u64, OperationError>,
-        reply: Option<Reply<LockResult>>,
-    },
-    Unlock {
-        began: Instant,
-        result: Result<UnlockDone, OperationError>,
-        reply: Reply<UnlockResult>,
-    },
-    Accept {
-        paths: Vec<RelPath>,
-        result: Result<AcceptDone, OperationError>,
-        reply: Reply<guard_api::method::AcceptReply>,
-    },
-}
-
-fn answer<T>(reply: Reply<T>, with: Result<T, Refusal>) {
+pub(super) fn answer<T>(reply: Reply<T>, with: Result<T, Refusal>) {
     // The asker may have hung up, which changes nothing.
     reply.send(with).ok();
-}
-
-/// An operation's failure as its caller hears it.
-fn refusal(environment: &str, error: &OperationError) -> Refusal {
-    match error {
-        OperationError::ChangedSinceShown(paths) => Known::ChangedSinceShown {
-            environment: environment.to_owned(),
-            paths: paths.iter().map(ToString::to_string).collect(),
-        },
-        OperationError::NotUndone { .. } => Known::NeedsOperator {
-            message: chain(error),
-            hint: Some("look at the daemon's journal, put the cause right and restart guardd: it finishes or undoes what was begun".to_owned()),
-        },
-        _ => Known::Failed { message: chain(error), hint: None },
-    }
 }
 
 impl Warden {
@@ -195,7 +153,7 @@ impl Warden {
         }
     }
 
-    fn present_root(&self) -> Result<Arc<guard_tree::Root>, Refusal> {
+    pub(super) fn present_root(&self) -> Result<Arc<guard_tree::Root>, Refusal> {
         self.root.clone().ok_or_else(|| Known::Refused {
             message: self.trouble.clone().unwrap_or_else(|| "the root is not there".to_owned()),
             hint: Some(
@@ -337,43 +295,6 @@ impl Warden {
         self.spawn(move || Finished::Unlock { began, result: task.run(), reply });
     }
 
-    fn check(&mut self, quick: bool, below: RelPath, work: Arc<Work>, reply: Reply<CheckResult>) {
-        let environment = self.ward.name.clone();
-        let view = match (self.present_root(), self.view()) {
-            (Err(refusal), _) => return answer(reply, Err(refusal)),
-            (_, None) => return answer(reply, Err(Known::NoBaseline { environment, generation: None })),
-            (Ok(_), Some(view)) => view,
-        };
-        if let Some(running) = &self.running {
-            let operation = running.name.to_owned();
-            return answer(reply, Err(Known::Busy { environment, operation }));
-        }
-        let generation = self.held.as_ref().map_or(0, |h| h.manifest.generation);
-        let back = self.myself.clone();
-        let kind = if quick { ScanKind::Sweep } else { ScanKind::Rehash };
-        let spawned = std::thread::Builder::new().name(format!("check {environment}")).spawn(move || {
-            let began = Instant::now();
-            work.enter(crate::operations::Phase::Hashing, 0);
-            let result = match scan(&view, kind, &below, None, &work) {
-                Ok(scanned) => match &scanned.collected.error {
-                    Some(e) => Err(Known::Failed { message: chain(e), hint: None }),
-                    None => {
-                        // The warden looks at every suspect itself, too.
-                        for d in &scanned.collected.differences {
-                            back.send(Message::Touch(d.path.clone())).ok();
-                        }
-                        Ok(checked(environment, generation, quick, scanned, began.elapsed()))
-                    }
-                },
-                Err(e) => Err(Known::Failed { message: chain(&e), hint: None }),
-            };
-            answer(reply, result);
-        });
-        if let Err(e) = spawned {
-            tracing::error!(error = %e, "no thread for a check");
-        }
-    }
-
     fn accept(&mut self, wish: AcceptWish) {
         let ready = self.present_root().and_then(|root| {
             let expectation = self
@@ -413,10 +334,10 @@ impl Warden {
         let mut shown = BTreeMap::new();
         for alert in &open {
             for f in alert.findings.iter().filter(|f| !alert.settled.contains(&f.path)) {
-                if let Ok(path) = RelPath::from_text(&f.path) {
-                    if paths.iter().any(|p| path.is_within(p)) {
-                        shown.insert(path, f.after.clone());
-                    }
+                if let Ok(path) = RelPath::from_text(&f.path)
+                    && paths.iter().any(|p| path.is_within(p))
+                {
+                    shown.insert(path, f.after.clone());
                 }
             }
         }
@@ -432,222 +353,6 @@ impl Warden {
         })
     }
 
-    pub(super) fn operation_ended(&mut self, finished: Finished) {
-        self.running = None;
-        match finished {
-            Finished::Lock { began, result, reply } => {
-                let result = result.map(|done| self.locked(began, done));
-                self.conclude("lock", result, reply);
-            }
-            Finished::Repair { began, by, result, reply } => {
-                let result = result.map(|repaired| self.repaired(began, by, repaired));
-                self.conclude("lock", result, reply);
-            }
-            Finished::Unlock { began, result, reply } => {
-                let result = result.map(|done| self.unlocked(began, done));
-                self.conclude("unlock", result, Some(reply));
-            }
-            Finished::Accept { paths, result, reply } => {
-                let result = result.map(|done| self.accepted(paths, done));
-                self.conclude("accept", result, Some(reply));
-            }
-        }
-    }
-
-    fn conclude<T>(&mut self, name: &str, result: Result<T, OperationError>, reply: Option<Reply<T>>) {
-        let result = result.map_err(|e| {
-            tracing::error!(environment = self.ward.name, operation = name, error = %chain(&e), "failed");
-            if matches!(e, OperationError::NotUndone { .. }) {
-                self.left_out.needs_operator = Some(chain(&e));
-            }
-            if reply.is_none() {
-                self.trouble = Some(format!("{name} failed: {}", chain(&e)));
-            }
-            refusal(&self.ward.name, &e)
-        });
-        if let Some(reply) = reply {
-            answer(reply, result);
-        }
-    }
-
-    fn locked(&mut self, began: Instant, done: LockDone) -> LockResult {
-        self.take_in(&done.records);
-        self.trouble = None;
-        self.load_baseline();
-        self.clear_plan();
-        self.renew_lock_file();
-        // What was found before is part of the new baseline; its alerts stay until somebody looks.
-        let generation = self.state.baseline.as_ref().map_or(0, |b| b.generation);
-        let mut events: Vec<Event> = self.gaps.covered_by_new_baseline();
-        let mut settled = self.raised.clear();
-        settled.extend(unreviewed(&done.records));
-        events.extend(settled.into_iter().map(|(alert, paths)| Event::AlertSettled {
-            alert,
-            paths,
-            how: format!("became baseline {generation}"),
-            reviewed: false,
-        }));
-        // Taking the baseline read every protected file.
-        events.push(Event::RehashFinished {
-            files: done.totals.files,
-            bytes: done.totals.bytes,
-            duration_ms: millis(began),
-            findings: 0,
-        });
-        self.record(events);
-        // The watches stand since before the walk, by the same policy: renewing them would be a gap.
-        self.scans.all_was_read();
-        let unsealed: Vec<Skipped> = done
-            .unsealed
-            .0
-            .iter()
-            .map(|(p, skip)| Skipped { path: p.to_string(), why: format!("not sealed: {skip}") })
-            .collect();
-        self.left_out.unsealed = done.unsealed.0;
-        self.left_out.unread = done.skipped.clone();
-        self.left_out.mounts.clone_from(&done.mounts);
-        self.left_out.unmatched.clone_from(&done.unmatched);
-        let mut skipped: Vec<Skipped> = done.skipped.iter().map(wire::skipped).chain(done.mounts.iter().map(wire::mount)).collect();
-        skipped.extend(unsealed);
-        LockResult {
-            environment: self.ward.name.clone(),
-            generation,
-            repaired: None,
-            changed: done.changed,
-            protected: wire::totals(&done.totals),
-            seal: self.seal_state().unwrap_or_else(|| SealState {
-                asked: self.config.seal.to_string(),
-                done: done.seal_done.to_string(),
-                unsealed: 0,
-            }),
-            skipped,
-            unmatched: done.unmatched,
-            warnings: self.lock_warnings(),
-            duration_ms: millis(began),
-        }
-    }
-
-    fn lock_warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.config.seal == Seal::Immutable {
-            warnings.push("the immutable flag is not set by this version: sealed read-only".to_owned());
-        }
-        warnings.extend(self.watch_report.trouble());
-        warnings.extend(self.trouble.clone());
-        warnings
-    }
-
-    fn repaired(&mut self, began: Instant, by: String, repaired: u64) -> LockResult {
-        self.record(vec![Event::LockRepaired { by, repaired }]);
-        self.renew_lock_file();
-        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
-        for path in reported {
-            self.touches.add(path, Reach::Entry);
-        }
-        let current = self.state.baseline.clone();
-        LockResult {
-            environment: self.ward.name.clone(),
-            generation: current.as_ref().map_or(0, |b| b.generation),
-            repaired: Some(repaired),
-            changed: None,
-            protected: current.map(|b| wire::totals(&b.totals)).unwrap_or_default(),
-            seal: self.seal_state().unwrap_or(SealState {
-                asked: String::new(),
-                done: String::new(),
-                unsealed: 0,
-            }),
-            skipped: Vec::new(),
-            unmatched: Vec::new(),
-            warnings: self.lock_warnings(),
-            duration_ms: millis(began),
-        }
-    }
-
-    fn unlocked(&mut self, began: Instant, done: UnlockDone) -> UnlockResult {
-        self.take_in(&done.records);
-        self.renew_lock_file();
-        // Differences found while locked keep their alerts; inside the window they are changes anew.
-        self.raised.close_group();
-        if self.held.as_ref().is_some_and(|h| h.policy.text() != self.config.policy.text()) {
-            self.watch();
-        }
-        let skipped = done
-            .unsealed
-            .left
-            .iter()
-            .map(|text| {
-                let (path, why) = text.split_once(": ").unwrap_or((text, ""));
-                Skipped { path: path.to_owned(), why: why.to_owned() }
-            })
-            .collect();
-        let window = self.state.window.as_ref().map(wire::window);
-        UnlockResult {
-            environment: self.ward.name.clone(),
-            window: window.unwrap_or_else(|| guard_api::wire::Window {
-                id: 0,
-                by: String::new(),
-                maintainer: String::new(),
-                reason: String::new(),
-                since: time(now()),
-                until: time(now()),
-            }),
-            restored: done.unsealed.restored,
-            skipped,
-            duration_ms: millis(began),
-        }
-    }
-
-    fn accepted(&mut self, paths: Vec<RelPath>, done: AcceptDone) -> guard_api::method::AcceptReply {
-        self.take_in(&done.records);
-        self.load_baseline();
-        self.renew_lock_file();
-        let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
-        let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-        for text in &texts {
-            if let Some(alert) = self.raised.settle(text) {
-                by_alert.entry(alert).or_default().push(text.clone());
-            }
-        }
-        let events = by_alert
-            .into_iter()
-            .map(|(alert, paths)| Event::AlertSettled {
-                alert,
-                paths,
-                how: format!("accepted as baseline {}", done.generation),
-                reviewed: true,
-            })
-            .collect();
-        self.record(events);
-        for path in paths {
-            self.touches.add(path, Reach::Entry);
-        }
-        guard_api::method::AcceptReply {
-            environment: self.ward.name.clone(),
-            generation: done.generation,
-            accepted: texts,
-        }
-    }
-
-    fn clear_plan(&mut self) {
-        if let Err(e) = guard_store::Plan::clear(&self.ward.house.state_dir, &self.ward.name) {
-            // The next start finds it committed and clears it.
-            tracing::warn!(error = %chain(&e), "the plan could not be removed");
-        }
-    }
-
-    /// Handles nothing but the end of the operation that runs: before READY.
-    pub(super) fn wait_for_operation(&mut self) {
-        let mut later = Vec::new();
-        while self.running.is_some() {
-            match self.inbox.recv() {
-                Ok(Message::Finished(finished)) => self.operation_ended(*finished),
-                Ok(other) => later.push(other),
-                Err(_) => return,
-            }
-        }
-        later.into_iter().for_each(|message| self.handle(message));
-    }
-
     /// A new configuration. While locked, root, patterns and seal stay as the lock signed them.
     pub(super) fn configure(&mut self, config: guard_config::Environment) {
         self.config = config;
@@ -655,59 +360,4 @@ impl Warden {
             self.find_root();
         }
     }
-}
-
-/// An alert about unreviewed changes holds what is the baseline already.
-fn unreviewed(records: &[guard_model::ledger::Record]) -> Vec<(u64, Vec<String>)> {
-    records
-        .iter()
-        .filter_map(|r| match &r.event {
-            Event::AlertOpened { findings, .. } => {
-                Some((r.seq, findings.iter().map(|f| f.path.clone()).collect()))
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-/// Findings of one answer; the rest are counted.
-const SHOWN: usize = 10_000;
-
-fn checked(
-    environment: String,
-    generation: u64,
-    quick: bool,
-    scanned: super::scans::Scanned,
-    took: Duration,
-) -> CheckResult {
-    let total = scanned.collected.differences.len();
-    let findings = scanned
-        .collected
-        .differences
-        .into_iter()
-        .take(SHOWN)
-        .filter_map(|d| wire::finding(&finding(d)))
-        .collect();
-    CheckResult {
-        environment,
-        generation,
-        quick,
-        // What could not be looked at is never clean.
-        clean: total == 0 && scanned.skipped.is_empty(),
-        files: scanned.files,
-        bytes: scanned.bytes,
-        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        findings,
-        findings_total: total as u64,
-        skipped: scanned
-            .skipped
-            .iter()
-            .map(wire::skipped)
-            .chain(scanned.mounts.iter().map(wire::mount))
-            .collect(),
-    }
-}
-
-fn millis(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -280,10 +280,10 @@ impl Warden {
 
     /// Locks again where the window's time is up.
     pub(super) fn end_window_in_time(&mut self) {
-        if self.running.is_none() {
-            if let Some(window) = self.ended_window() {
-                self.begin_relock(window, WindowEnd::Timer);
-            }
+        if self.running.is_none()
+            && let Some(window) = self.ended_window()
+        {
+            self.begin_relock(window, WindowEnd::Timer);
         }
     }
 

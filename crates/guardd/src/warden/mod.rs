@@ -5,11 +5,13 @@
 //! and comes back as a message; a conflicting command is refused with the name
 //! of the one that runs.
 
+mod check;
 mod commands;
 mod findings;
 mod gaps;
 mod guard;
 mod observer;
+mod outcomes;
 mod raise;
 mod scans;
 mod status;
@@ -59,7 +61,7 @@ pub(crate) enum Message {
     /// A scan ended.
     Scanned(Box<ScanEnd>),
     /// A lock, unlock or acceptance ended.
-    Finished(Box<commands::Finished>),
+    Finished(Box<outcomes::Finished>),
     /// Somebody asks for something.
     Command(Box<Command>),
     /// Is everything alive? Answered through the observer.

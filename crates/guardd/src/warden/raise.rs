@@ -52,11 +52,11 @@ impl Raised {
     pub(super) fn event_for(&mut self, findings: &[Weighed], now_us: u64) -> Event {
         let severity = findings.iter().map(|(f, s)| severity_of(f, *s)).max().unwrap_or(Severity::High);
         let plain = || findings.iter().map(|(f, _)| f.clone()).collect();
-        if let Some((alert, worst, group)) = &mut self.group {
-            if group.takes(now_us) {
-                *worst = severity.max(*worst);
-                return Event::AlertGrew { alert: *alert, severity: *worst, findings: plain() };
-            }
+        if let Some((alert, worst, group)) = &mut self.group
+            && group.takes(now_us)
+        {
+            *worst = severity.max(*worst);
+            return Event::AlertGrew { alert: *alert, severity: *worst, findings: plain() };
         }
         self.group = None;
         let mut title = findings.first().map(|(f, _)| title_of(f)).unwrap_or_default();

@@ -76,7 +76,11 @@ const ACTS: &[Act] = &[
     act("setuid", |d, _| chmod(&d.join("file"), 0o4755), &[("file", &[C::Mode])]),
     act("mode of a directory", |d, _| chmod(&d.join("dir"), 0o700), &[("dir", &[C::Mode])]),
     root_act("owner", |d, _| chown(d.join("file"), Some(1), None).unwrap(), &[("file", &[C::Owner])]),
-    root_act("group of a directory", |d, _| chown(d.join("dir"), None, Some(1)).unwrap(), &[("dir", &[C::Owner])]),
+    root_act(
+        "group of a directory",
+        |d, _| chown(d.join("dir"), None, Some(1)).unwrap(),
+        &[("dir", &[C::Owner])],
+    ),
     root_act(
         "owner of a symlink",
         |d, _| std::os::unix::fs::lchown(d.join("link"), Some(1), None).unwrap(),
@@ -102,7 +106,11 @@ const ACTS: &[Act] = &[
         |d, _| fs::rename(d.join("file"), d.join("new")).unwrap(),
         &[("file", &[C::Deleted]), ("new", &[C::Created])],
     ),
-    act("rename out", |d, out| fs::rename(d.join("file"), out.join("taken")).unwrap(), &[("file", &[C::Deleted])]),
+    act(
+        "rename out",
+        |d, out| fs::rename(d.join("file"), out.join("taken")).unwrap(),
+        &[("file", &[C::Deleted])],
+    ),
     act(
         "rename in",
         |d, out| {
@@ -244,7 +252,9 @@ const ACTS: &[Act] = &[
     ),
     act(
         "fifo appears",
-        |d, _| rustix::fs::mknodat(CWD, d.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
+        |d, _| {
+            rustix::fs::mknodat(CWD, d.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap()
+        },
         &[("fifo", &[C::Created])],
     ),
     act(
@@ -268,14 +278,32 @@ const ACTS: &[Act] = &[
         "device appears",
         |d, _| {
             let null = rustix::fs::makedev(1, 3);
-            rustix::fs::mknodat(CWD, d.join("null"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), null)
-                .unwrap();
+            rustix::fs::mknodat(
+                CWD,
+                d.join("null"),
+                FileType::CharacterDevice,
+                Mode::from_raw_mode(0o666),
+                null,
+            )
+            .unwrap();
         },
         &[("null", &[C::Created])],
     ),
-    act("empty file appears", |d, _| drop(File::create(d.join("empty")).unwrap()), &[("empty", &[C::Created])]),
-    act("empty directory appears", |d, _| fs::create_dir(d.join("empty")).unwrap(), &[("empty", &[C::Created])]),
-    act("dangling symlink appears", |d, _| symlink("nowhere", d.join("dangling")).unwrap(), &[("dangling", &[C::Created])]),
+    act(
+        "empty file appears",
+        |d, _| drop(File::create(d.join("empty")).unwrap()),
+        &[("empty", &[C::Created])],
+    ),
+    act(
+        "empty directory appears",
+        |d, _| fs::create_dir(d.join("empty")).unwrap(),
+        &[("empty", &[C::Created])],
+    ),
+    act(
+        "dangling symlink appears",
+        |d, _| symlink("nowhere", d.join("dangling")).unwrap(),
+        &[("dangling", &[C::Created])],
+    ),
 ];
 
 /// What the kernel tells nobody who watches directories: found by looking.
@@ -293,14 +321,19 @@ const UNTOLD: &[Act] = &[
     act(
         "written through a hard link elsewhere",
         // The link was there before the lock.
-        |_, out| OpenOptions::new().append(true).open(out.join("linked")).unwrap().write_all(b"more").unwrap(),
+        |_, out| {
+            OpenOptions::new().append(true).open(out.join("linked")).unwrap().write_all(b"more").unwrap()
+        },
         &[("other", &[C::Content, C::Size, C::Mtime])],
     ),
     act(
         "stored through a mapping",
         |d, _| {
             let script = "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:1]=b'M'; m.flush()";
-            let done = std::process::Command::new("/usr/bin/python3").args(["-c", script]).arg(d.join("file")).status();
+            let done = std::process::Command::new("/usr/bin/python3")
+                .args(["-c", script])
+                .arg(d.join("file"))
+                .status();
             assert!(done.unwrap().success());
         },
         &[("file", &[C::Content])],
@@ -414,7 +447,12 @@ fn what_the_kernel_tells_nobody_is_found_by_looking() {
 fn findings_say_what_was_and_what_is() {
     let stage = Stage::locked(PLAIN);
     let before = stage.at("backend/app/main.py").metadata().unwrap();
-    OpenOptions::new().append(true).open(stage.at("backend/app/main.py")).unwrap().write_all(b"# x\n").unwrap();
+    OpenOptions::new()
+        .append(true)
+        .open(stage.at("backend/app/main.py"))
+        .unwrap()
+        .write_all(b"# x\n")
+        .unwrap();
     let f = stage.change("backend/app/main.py", &[C::Content, C::Size, C::Mtime]);
     let (was, is) = (f.before.unwrap(), f.after.unwrap());
     assert_eq!((was.size, is.size), (before.len(), before.len() + 4));
@@ -460,10 +498,10 @@ fn reading_and_what_the_application_may_write_is_no_alert() {
         assert!(found.is_empty(), "{found:?}");
     }
     let check = stage.check();
-    assert_eq!(check.findings.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), [
-        "backend/app/zzz-late",
-        "zzz-late"
-    ]);
+    assert_eq!(
+        check.findings.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(),
+        ["backend/app/zzz-late", "zzz-late"]
+    );
 }
 
 #[test]
@@ -612,9 +650,12 @@ fn a_hot_file_is_reported_with_its_last_state() {
     let sum = crate::stage::run(std::process::Command::new("sha256sum").arg(stage.at("compose.yml")));
     let sum = String::from_utf8(sum.stdout).unwrap()[..64].to_owned();
     wait::until_true("the last state", || {
-        stage.findings().iter().rev().find_map(|f| f.after.clone()).is_some_and(|e| {
-            e.size == len && e.sha256.as_deref() == Some(&sum)
-        })
+        stage
+            .findings()
+            .iter()
+            .rev()
+            .find_map(|f| f.after.clone())
+            .is_some_and(|e| e.size == len && e.sha256.as_deref() == Some(&sum))
     });
     assert!(stage.findings().len() < 50, "{} findings", stage.findings().len());
     assert_eq!(stage.all_alerts().len(), 1);

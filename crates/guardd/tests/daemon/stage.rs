@@ -425,7 +425,10 @@ impl Stage {
 
     /// Runs guardctl against this daemon.
     pub(crate) fn guardctl(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
-        run(Command::new(guardctl_program()).args(args).env("GUARDD_SOCKET", self.socket()).env("LC_ALL", "C"))
+        run(Command::new(guardctl_program())
+            .args(args)
+            .env("GUARDD_SOCKET", self.socket())
+            .env("LC_ALL", "C"))
     }
 
     /// Runs a guardd subcommand with this stage's state directory.
@@ -467,12 +470,7 @@ impl Events {
 
 /// An unlock as the tests wish it.
 pub(crate) fn wish(seconds: Option<u64>) -> Unlock {
-    Unlock {
-        environment: None,
-        reason: "repair".into(),
-        maintainer: "ada".into(),
-        for_seconds: seconds,
-    }
+    Unlock { environment: None, reason: "repair".into(), maintainer: "ada".into(), for_seconds: seconds }
 }
 
 /// An acceptance as the tests wish it.
@@ -486,11 +484,7 @@ pub(crate) fn acceptance(paths: &[&str]) -> Accept {
 
 /// The findings that a ledger record carries.
 pub(crate) fn findings_of(record: &Record) -> Vec<Finding> {
-    record
-        .fields
-        .get("findings")
-        .map(|f| serde_json::from_value(f.clone()).unwrap())
-        .unwrap_or_default()
+    record.fields.get("findings").map(|f| serde_json::from_value(f.clone()).unwrap()).unwrap_or_default()
 }
 
 /// guardd's program, away from the caller's configuration and systemd.

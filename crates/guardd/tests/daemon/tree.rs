@@ -70,14 +70,8 @@ fn look(root: &Path, path: &Path, all: &mut BTreeMap<Vec<u8>, String>) {
             xattrs.insert(String::from_utf8_lossy(name).into_owned(), value[..n].to_vec());
         }
     }
-    let line = format!(
-        "{:06o} {}:{} {}.{:09} {xattrs:?}",
-        m.mode(),
-        m.uid(),
-        m.gid(),
-        m.mtime(),
-        m.mtime_nsec()
-    );
+    let line =
+        format!("{:06o} {}:{} {}.{:09} {xattrs:?}", m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec());
     all.insert(path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), line);
     if m.is_dir() {
         // A directory may be unreadable on purpose; it is then a leaf.

@@ -15,8 +15,8 @@ use crate::wait;
 /// A tree with every mode that is easy to lose.
 fn odd_modes(stage: &Stage) {
     let modes = [
-        0o644, 0o664, 0o666, 0o600, 0o640, 0o200, 0o220, 0o222, 0o755, 0o775, 0o777, 0o4755, 0o2755, 0o6775, 0o1644,
-        0o7777, 0o444, 0o400, 0o000, 0o333,
+        0o644, 0o664, 0o666, 0o600, 0o640, 0o200, 0o220, 0o222, 0o755, 0o775, 0o777, 0o4755, 0o2755, 0o6775,
+        0o1644, 0o7777, 0o444, 0o400, 0o000, 0o333,
     ];
     for m in modes {
         let path = stage.at(format!("modes/f{m:o}"));
@@ -176,7 +176,11 @@ fn a_window_that_ended_while_it_was_down_is_over_before_the_socket_answers() {
         let mut stage = Stage::locked(SEALED);
         let until = stage.unlock_for(Some(1)).window.until;
         fs::write(stage.at("compose.yml"), "changed under the window\n").unwrap();
-        if clean { stage.stop() } else { stage.kill() }
+        if clean {
+            stage.stop()
+        } else {
+            stage.kill()
+        }
         fs::write(stage.at("scripts/while-down"), "x").unwrap();
         wait::until_true("the window's end", || {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -239,7 +243,8 @@ fn unlock_wants_a_reason_a_maintainer_and_a_bounded_time() {
     assert_eq!(stage.site().state, State::Locked);
     // Each refusal is in the ledger, with who it was.
     let calls = stage.events("call");
-    let unlocks: Vec<_> = calls.iter().filter(|c| c.fields["method"] == <Unlock as guard_api::Method>::NAME).collect();
+    let unlocks: Vec<_> =
+        calls.iter().filter(|c| c.fields["method"] == <Unlock as guard_api::Method>::NAME).collect();
     assert_eq!(unlocks.len(), 8);
     for call in unlocks {
         assert_eq!(call.fields["outcome"], "refused");

@@ -1,0 +1,93 @@
+//! A check: the tree compared with its baseline because somebody asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use guard_api::Known;
+use guard_api::wire::CheckResult;
+use guard_model::RelPath;
+
+use super::commands::{Reply, answer};
+use super::findings::finding;
+use super::scans::{ScanKind, Scanned, scan};
+use super::{Message, Warden};
+use crate::failure::chain;
+use crate::operations::Work;
+use crate::wire;
+
+impl Warden {
+    pub(super) fn check(&mut self, quick: bool, below: RelPath, work: Arc<Work>, reply: Reply<CheckResult>) {
+        let environment = self.ward.name.clone();
+        let view = match (self.present_root(), self.view()) {
+            (Err(refusal), _) => return answer(reply, Err(refusal)),
+            (_, None) => return answer(reply, Err(Known::NoBaseline { environment, generation: None })),
+            (Ok(_), Some(view)) => view,
+        };
+        if let Some(running) = &self.running {
+            let operation = running.name.to_owned();
+            return answer(reply, Err(Known::Busy { environment, operation }));
+        }
+        let generation = self.held.as_ref().map_or(0, |h| h.manifest.generation);
+        let back = self.myself.clone();
+        let kind = if quick { ScanKind::Sweep } else { ScanKind::Rehash };
+        let spawned = std::thread::Builder::new().name(format!("check {environment}")).spawn(move || {
+            let began = Instant::now();
+            work.enter(crate::operations::Phase::Hashing, 0);
+            let result = match scan(&view, kind, &below, None, &work) {
+                Ok(scanned) => match &scanned.collected.error {
+                    Some(e) => Err(Known::Failed { message: chain(e), hint: None }),
+                    None => {
+                        // The warden looks at every suspect itself, too.
+                        for d in &scanned.collected.differences {
+                            back.send(Message::Touch(d.path.clone())).ok();
+                        }
+                        Ok(checked(environment, generation, quick, scanned, began.elapsed()))
+                    }
+                },
+                Err(e) => Err(Known::Failed { message: chain(&e), hint: None }),
+            };
+            answer(reply, result);
+        });
+        if let Err(e) = spawned {
+            tracing::error!(error = %e, "no thread for a check");
+        }
+    }
+}
+
+/// Findings of one answer; the rest are counted.
+const SHOWN: usize = 10_000;
+
+fn checked(
+    environment: String,
+    generation: u64,
+    quick: bool,
+    scanned: Scanned,
+    took: Duration,
+) -> CheckResult {
+    let total = scanned.collected.differences.len();
+    let findings = scanned
+        .collected
+        .differences
+        .into_iter()
+        .take(SHOWN)
+        .filter_map(|d| wire::finding(&finding(d)))
+        .collect();
+    CheckResult {
+        environment,
+        generation,
+        quick,
+        // What could not be looked at is never clean.
+        clean: total == 0 && scanned.skipped.is_empty(),
+        files: scanned.files,
+        bytes: scanned.bytes,
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        findings,
+        findings_total: total as u64,
+        skipped: scanned
+            .skipped
+            .iter()
+            .map(wire::skipped)
+            .chain(scanned.mounts.iter().map(wire::mount))
+            .collect(),
+    }
+}

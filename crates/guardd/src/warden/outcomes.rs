@@ -1,0 +1,295 @@
+//! What becomes of the state when an operation has ended.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use guard_api::Known;
+use guard_api::wire::{LockResult, SealState, Skipped, UnlockResult};
+use guard_model::ledger::Event;
+use guard_model::{RelPath, Seal};
+
+use super::commands::{Refusal, Reply, answer};
+use super::touches::Reach;
+use super::{Message, Warden};
+use crate::failure::chain;
+use crate::operations::accept::AcceptDone;
+use crate::operations::lock::LockDone;
+use crate::operations::unlock::UnlockDone;
+use crate::operations::{OperationError, now};
+use crate::wire::{self, time};
+
+/// The end of an operation, with the way its answer goes.
+pub(crate) enum Finished {
+    Lock {
+        began: Instant,
+        result: Result<LockDone, OperationError>,
+        reply: Option<Reply<LockResult>>,
+    },
+    Repair {
+        began: Instant,
+        by: String,
+        result: Result<u64, OperationError>,
+        reply: Option<Reply<LockResult>>,
+    },
+    Unlock {
+        began: Instant,
+        result: Result<UnlockDone, OperationError>,
+        reply: Reply<UnlockResult>,
+    },
+    Accept {
+        paths: Vec<RelPath>,
+        result: Result<AcceptDone, OperationError>,
+        reply: Reply<guard_api::method::AcceptReply>,
+    },
+}
+
+/// An operation's failure as its caller hears it.
+fn refusal(environment: &str, error: &OperationError) -> Refusal {
+    match error {
+        OperationError::ChangedSinceShown(paths) => Known::ChangedSinceShown {
+            environment: environment.to_owned(),
+            paths: paths.iter().map(ToString::to_string).collect(),
+        },
+        OperationError::NotUndone { .. } => Known::NeedsOperator {
+            message: chain(error),
+            hint: Some("look at the daemon's journal, put the cause right and restart guardd: it finishes or undoes what was begun".to_owned()),
+        },
+        _ => Known::Failed { message: chain(error), hint: None },
+    }
+}
+
+impl Warden {
+    pub(super) fn operation_ended(&mut self, finished: Finished) {
+        self.running = None;
+        match finished {
+            Finished::Lock { began, result, reply } => {
+                let result = result.map(|done| self.locked(began, done));
+                self.conclude("lock", result, reply);
+            }
+            Finished::Repair { began, by, result, reply } => {
+                let result = result.map(|repaired| self.repaired(began, by, repaired));
+                self.conclude("lock", result, reply);
+            }
+            Finished::Unlock { began, result, reply } => {
+                let result = result.map(|done| self.unlocked(began, done));
+                self.conclude("unlock", result, Some(reply));
+            }
+            Finished::Accept { paths, result, reply } => {
+                let result = result.map(|done| self.accepted(paths, done));
+                self.conclude("accept", result, Some(reply));
+            }
+        }
+    }
+
+    fn conclude<T>(&mut self, name: &str, result: Result<T, OperationError>, reply: Option<Reply<T>>) {
+        let result = result.map_err(|e| {
+            tracing::error!(environment = self.ward.name, operation = name, error = %chain(&e), "failed");
+            if matches!(e, OperationError::NotUndone { .. }) {
+                self.left_out.needs_operator = Some(chain(&e));
+            }
+            if reply.is_none() {
+                self.trouble = Some(format!("{name} failed: {}", chain(&e)));
+            }
+            refusal(&self.ward.name, &e)
+        });
+        if let Some(reply) = reply {
+            answer(reply, result);
+        }
+    }
+
+    fn locked(&mut self, began: Instant, done: LockDone) -> LockResult {
+        self.take_in(&done.records);
+        self.trouble = None;
+        self.load_baseline();
+        self.clear_plan();
+        self.renew_lock_file();
+        // What was found before is part of the new baseline; its alerts stay until somebody looks.
+        let generation = self.state.baseline.as_ref().map_or(0, |b| b.generation);
+        let mut events: Vec<Event> = self.gaps.covered_by_new_baseline();
+        let mut settled = self.raised.clear();
+        settled.extend(unreviewed(&done.records));
+        events.extend(settled.into_iter().map(|(alert, paths)| Event::AlertSettled {
+            alert,
+            paths,
+            how: format!("became baseline {generation}"),
+            reviewed: false,
+        }));
+        // Taking the baseline read every protected file.
+        events.push(Event::RehashFinished {
+            files: done.totals.files,
+            bytes: done.totals.bytes,
+            duration_ms: millis(began),
+            findings: 0,
+        });
+        self.record(events);
+        // The watches stand since before the walk, by the same policy: renewing them would be a gap.
+        self.scans.all_was_read();
+        let unsealed: Vec<Skipped> = done
+            .unsealed
+            .0
+            .iter()
+            .map(|(p, skip)| Skipped { path: p.to_string(), why: format!("not sealed: {skip}") })
+            .collect();
+        self.left_out.unsealed = done.unsealed.0;
+        self.left_out.unread = done.skipped.clone();
+        self.left_out.mounts.clone_from(&done.mounts);
+        self.left_out.unmatched.clone_from(&done.unmatched);
+        let mut skipped: Vec<Skipped> =
+            done.skipped.iter().map(wire::skipped).chain(done.mounts.iter().map(wire::mount)).collect();
+        skipped.extend(unsealed);
+        LockResult {
+            environment: self.ward.name.clone(),
+            generation,
+            repaired: None,
+            changed: done.changed,
+            protected: wire::totals(&done.totals),
+            seal: self.seal_state().unwrap_or_else(|| SealState {
+                asked: self.config.seal.to_string(),
+                done: done.seal_done.to_string(),
+                unsealed: 0,
+            }),
+            skipped,
+            unmatched: done.unmatched,
+            warnings: self.lock_warnings(),
+            duration_ms: millis(began),
+        }
+    }
+
+    fn lock_warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.config.seal == Seal::Immutable {
+            warnings.push("the immutable flag is not set by this version: sealed read-only".to_owned());
+        }
+        warnings.extend(self.watch_report.trouble());
+        warnings.extend(self.trouble.clone());
+        warnings
+    }
+
+    fn repaired(&mut self, began: Instant, by: String, repaired: u64) -> LockResult {
+        self.record(vec![Event::LockRepaired { by, repaired }]);
+        self.renew_lock_file();
+        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        for path in reported {
+            self.touches.add(path, Reach::Entry);
+        }
+        let current = self.state.baseline.clone();
+        LockResult {
+            environment: self.ward.name.clone(),
+            generation: current.as_ref().map_or(0, |b| b.generation),
+            repaired: Some(repaired),
+            changed: None,
+            protected: current.map(|b| wire::totals(&b.totals)).unwrap_or_default(),
+            seal: self.seal_state().unwrap_or(SealState {
+                asked: String::new(),
+                done: String::new(),
+                unsealed: 0,
+            }),
+            skipped: Vec::new(),
+            unmatched: Vec::new(),
+            warnings: self.lock_warnings(),
+            duration_ms: millis(began),
+        }
+    }
+
+    fn unlocked(&mut self, began: Instant, done: UnlockDone) -> UnlockResult {
+        self.take_in(&done.records);
+        self.renew_lock_file();
+        // Differences found while locked keep their alerts; inside the window they are changes anew.
+        self.raised.close_group();
+        if self.held.as_ref().is_some_and(|h| h.policy.text() != self.config.policy.text()) {
+            self.watch();
+        }
+        let skipped = done
+            .unsealed
+            .left
+            .iter()
+            .map(|text| {
+                let (path, why) = text.split_once(": ").unwrap_or((text, ""));
+                Skipped { path: path.to_owned(), why: why.to_owned() }
+            })
+            .collect();
+        let window = self.state.window.as_ref().map(wire::window);
+        UnlockResult {
+            environment: self.ward.name.clone(),
+            window: window.unwrap_or_else(|| guard_api::wire::Window {
+                id: 0,
+                by: String::new(),
+                maintainer: String::new(),
+                reason: String::new(),
+                since: time(now()),
+                until: time(now()),
+            }),
+            restored: done.unsealed.restored,
+            skipped,
+            duration_ms: millis(began),
+        }
+    }
+
+    fn accepted(&mut self, paths: Vec<RelPath>, done: AcceptDone) -> guard_api::method::AcceptReply {
+        self.take_in(&done.records);
+        self.load_baseline();
+        self.renew_lock_file();
+        let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
+        let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for text in &texts {
+            if let Some(alert) = self.raised.settle(text) {
+                by_alert.entry(alert).or_default().push(text.clone());
+            }
+        }
+        let events = by_alert
+            .into_iter()
+            .map(|(alert, paths)| Event::AlertSettled {
+                alert,
+                paths,
+                how: format!("accepted as baseline {}", done.generation),
+                reviewed: true,
+            })
+            .collect();
+        self.record(events);
+        for path in paths {
+            self.touches.add(path, Reach::Entry);
+        }
+        guard_api::method::AcceptReply {
+            environment: self.ward.name.clone(),
+            generation: done.generation,
+            accepted: texts,
+        }
+    }
+
+    fn clear_plan(&mut self) {
+        if let Err(e) = guard_store::Plan::clear(&self.ward.house.state_dir, &self.ward.name) {
+            // The next start finds it committed and clears it.
+            tracing::warn!(error = %chain(&e), "the plan could not be removed");
+        }
+    }
+
+    /// Handles nothing but the end of the operation that runs: before READY.
+    pub(super) fn wait_for_operation(&mut self) {
+        let mut later = Vec::new();
+        while self.running.is_some() {
+            match self.inbox.recv() {
+                Ok(Message::Finished(finished)) => self.operation_ended(*finished),
+                Ok(other) => later.push(other),
+                Err(_) => return,
+            }
+        }
+        later.into_iter().for_each(|message| self.handle(message));
+    }
+}
+
+/// An alert about unreviewed changes holds what is the baseline already.
+fn unreviewed(records: &[guard_model::ledger::Record]) -> Vec<(u64, Vec<String>)> {
+    records
+        .iter()
+        .filter_map(|r| match &r.event {
+            Event::AlertOpened { findings, .. } => {
+                Some((r.seq, findings.iter().map(|f| f.path.clone()).collect()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -42,6 +42,12 @@ pub(crate) fn unopened(own: u32, path: &Path, stat: &Stat, e: Errno) -> Problem 
     problem(path, what, format!("run this as {}, or: chmod o+r {}", user(stat.st_uid), shell(path)))
 }
 
+/// There is no file to take a configuration from.
+pub(crate) fn no_file() -> Problem {
+    problem(Path::new("guardd.toml"), "no configuration file was given", "name one")
+}
+
+/// Something on the way does not exist.
 pub(crate) fn missing(asked: &Path, here: &Path) -> Problem {
     let what = if asked == here {
         "there is no such file".to_owned()

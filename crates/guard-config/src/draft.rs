@@ -22,6 +22,10 @@ const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// The only version of the format so far.
 const VERSION: u32 = 1;
 
+/// More environments than one daemon can watch with care. Each has a warden of
+/// its own, and each root is compared with every other.
+const MOST_ENVIRONMENTS: usize = 256;
+
 /// What has been read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -192,6 +196,17 @@ impl Draft {
                 Some(d) => environment.window_default = d.value,
                 None => environment.window_default = environment.window_default.min(max),
             }
+        }
+        if let Some(first_too_many) = self.environments.get(MOST_ENVIRONMENTS) {
+            let place =
+                Place { line: None, key: keys::ENVIRONMENTS.name.to_owned(), ..first_too_many.place.clone() };
+            report.push(place.problem(
+                format!("there are more than {MOST_ENVIRONMENTS} environments"),
+                "guard fewer, larger trees",
+            ));
+            // Comparing each with every other could take hours.
+            self.places.roots.clear();
+            return;
         }
         self.environments.sort_by(|a, b| a.environment.name.cmp(&b.environment.name));
         for pair in self.environments.windows(2) {

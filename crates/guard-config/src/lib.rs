@@ -11,6 +11,7 @@ mod blame;
 mod config;
 mod draft;
 mod duration;
+pub mod init;
 mod keys;
 mod load;
 mod parse;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use guard_model::Digest;
 use toml::de::DeTable;
 
+use crate::blame;
 use crate::config::Config;
 use crate::draft::Draft;
 use crate::problem::{Problem, Problems};
@@ -59,13 +59,15 @@ pub(crate) struct Places {
 /// `environments.d` and may hold environments only.
 ///
 /// This is how a configuration that was accepted earlier is taken up again:
-/// nothing that happens to the file system can refuse it. No file at all is the
-/// configuration of a daemon that guards nothing.
+/// nothing that happens to the file system can refuse it.
 ///
 /// # Errors
-/// Everything that is wrong with any of the files.
+/// Everything that is wrong with any of the files; that there is none, too.
 pub fn parse(files: &[SourceFile]) -> Result<Config, Problems> {
-    let (parsed, problems) = read(true, files, Path::to_owned);
+    let (parsed, mut problems) = read(true, files, Path::to_owned);
+    if files.is_empty() {
+        problems.push(blame::no_file());
+    }
     match Problems::from_list(files.first().map(|f| f.path.as_path()), problems) {
         None => Ok(parsed.config),
         Some(problems) => Err(problems),
@@ -75,8 +77,9 @@ pub fn parse(files: &[SourceFile]) -> Result<Config, Problems> {
 /// Every key that the reader knows, by its name in the reference.
 pub(crate) fn known_keys() -> BTreeMap<String, Key> {
     let report = Report::default();
-    let source = Source { file: Rc::from(Path::new("")), text: "[environments.e]\n" };
-    let (table, _) = DeTable::parse_recoverable(source.text);
+    let text = "[environments.e]\n";
+    let source = Source::new(Path::new(""), text);
+    let (table, _) = DeTable::parse_recoverable(text);
     let mut draft = Draft::default();
     draft.main_file(&Section::root(&source, &report, table.get_ref()));
     report.asked()
@@ -93,7 +96,7 @@ pub(crate) fn read(
     let report = Report::default();
     let mut draft = Draft::default();
     for (i, file) in files.iter().enumerate() {
-        let source = Source { file: Rc::from(file.path.as_path()), text: &file.text };
+        let source = Source::new(&file.path, &file.text);
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         if !errors.is_empty() {
             syntax::report(&source, &errors, &report);

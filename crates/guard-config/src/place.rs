@@ -159,11 +159,11 @@ fn alias(written: &Path, real: &Path) -> String {
 /// Refuses roots that are one directory under two names, or one in the other,
 /// though their paths have nothing to do with each other: bind mounts.
 pub(crate) fn compare_identities(report: &Report, places: &Places) {
-    let found: Vec<_> = places.roots.iter().map(|(name, at)| (name, at, identities(&at.value))).collect();
-    for (i, (name, at, way)) in found.iter().enumerate() {
-        for (other_name, other_at, other_way) in found.iter().take(i) {
-            let (a, b) = (real(&at.value), real(&other_at.value));
-            if name == other_name || a.starts_with(&b) || b.starts_with(&a) {
+    let found: Vec<_> =
+        places.roots.iter().map(|(name, at)| (name, at, real(&at.value), identities(&at.value))).collect();
+    for (i, (name, at, path, way)) in found.iter().enumerate() {
+        for (other_name, other_at, other, other_way) in found.iter().take(i) {
+            if name == other_name || path.starts_with(other) || other.starts_with(path) {
                 continue;
             }
             let what = match (way.first(), other_way.first()) {

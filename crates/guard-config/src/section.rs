@@ -99,23 +99,30 @@ impl Report {
     }
 }
 
-/// One file's text with its name, to turn positions into lines.
+/// A file by its name and the positions of its lines.
 #[derive(Debug, Clone)]
-pub(crate) struct Source<'a> {
+pub(crate) struct Source {
     pub(crate) file: Rc<Path>,
-    pub(crate) text: &'a str,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
 }
 
-impl Source<'_> {
+impl Source {
+    pub(crate) fn new(file: &Path, text: &str) -> Self {
+        let lines = text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(at, _)| at + 1).collect();
+        Self { file: Rc::from(file), lines }
+    }
+
+    /// The line of a position, counted from 1.
     pub(crate) fn line(&self, span: &Range<usize>) -> u32 {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
-        u32::try_from(before.iter().filter(|&&b| b == b'\n').count()).unwrap_or(u32::MAX).saturating_add(1)
+        let before = self.lines.partition_point(|&begins| begins <= span.start);
+        u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
     }
 }
 
 /// A table being read.
 pub(crate) struct Section<'a> {
-    source: &'a Source<'a>,
+    source: &'a Source,
     report: &'a Report,
     /// `None` where the table is not there: every key is then absent.
     table: Option<&'a DeTable<'a>>,
@@ -128,7 +135,7 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(crate) fn root(source: &'a Source<'a>, report: &'a Report, table: &'a DeTable<'a>) -> Self {
+    pub(crate) fn root(source: &'a Source, report: &'a Report, table: &'a DeTable<'a>) -> Self {
         Self {
             source,
             report,

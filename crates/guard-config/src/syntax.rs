@@ -1,22 +1,32 @@
 //! What is no TOML, said in words.
 
+use std::collections::BTreeSet;
+
 use crate::problem::Problem;
 use crate::section::{Place, Report, Source};
 
+/// As many lines of a file as are complained about one by one.
+const MOST_LINES: usize = 50;
+
 /// Reports the parser's first complaint about each line; those after it are
 /// mostly about what the parser took the rest of the line for.
-pub(crate) fn report(source: &Source<'_>, errors: &[toml::de::Error], report: &Report) {
-    let mut lines = Vec::new();
+pub(crate) fn report(source: &Source, errors: &[toml::de::Error], report: &Report) {
+    let mut lines = BTreeSet::new();
     for problem in errors.iter().map(|e| problem(source, e)) {
-        if !lines.contains(&problem.line) {
-            lines.push(problem.line);
+        let Problem { line, .. } = problem;
+        if lines.insert(line) && lines.len() <= MOST_LINES {
             report.push(problem);
         }
+    }
+    if let Some(&line) = lines.iter().nth(MOST_LINES) {
+        let place = Place { file: source.file.clone(), line, key: String::new() };
+        let what = format!("not TOML, and there are {} such lines", lines.len());
+        report.push(place.problem(what, "see that this is a configuration file of guardd"));
     }
 }
 
 /// A complaint with its line and what to do.
-fn problem(source: &Source<'_>, error: &toml::de::Error) -> Problem {
+fn problem(source: &Source, error: &toml::de::Error) -> Problem {
     let line = error.span().map(|span| source.line(&span));
     let place = Place { file: source.file.clone(), line, key: String::new() };
     let message = error.message().lines().collect::<Vec<_>>().join("; ");

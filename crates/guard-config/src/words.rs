@@ -49,17 +49,18 @@ pub(crate) fn group(report: &Report, name: &At<String>) {
 
 /// A branch as git-check-ref-format(1) allows it, or a pattern of such with `*`.
 pub(crate) fn branch(report: &Report, name: &At<String>) {
-    let v = &name.value;
-    let parts_fit = v.split('/').all(|p| !p.is_empty() && !p.starts_with('.') && !p.ends_with(".lock"));
-    let fits = parts_fit
-        && !v.starts_with('-')
-        && !v.ends_with('.')
-        && !v.contains("..")
-        && !v.contains("@{")
-        && v != "@"
-        && !v.chars().any(|c| c.is_control() || " ~^:?[\\".contains(c));
-    if !fits {
-        let what = format!("{} cannot be the name of a branch", quoted(v));
+    if !is_branch(&name.value) {
+        let what = format!("{} cannot be the name of a branch", quoted(&name.value));
         report.push(name.place.problem(what, "write it as `git branch` shows it, as in \"main\""));
     }
+}
+
+pub(crate) fn is_branch(name: &str) -> bool {
+    name.split('/').all(|p| !p.is_empty() && !p.starts_with('.') && !p.ends_with(".lock"))
+        && !name.starts_with('-')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && name != "@"
+        && !name.chars().any(|c| c.is_control() || " ~^:?[\\".contains(c))
 }

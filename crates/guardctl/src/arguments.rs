@@ -114,7 +114,7 @@ pub(crate) enum Command {
     /// Without a subcommand: the last records, oldest first.
     #[command(args_conflicts_with_subcommands = true)]
     #[command(
-        after_help = "Examples:\n  guardctl log\n  guardctl log production -n 1000 --json | jq '.[] | select(.event == \"call\")'\n  guardctl log --follow\n  guardctl log verify\n  guardctl log export --head >> /mnt/evidence/heads.jsonl"
+        after_help = "Examples:\n  guardctl log\n  guardctl log production -n 1000 --json | jq '.[] | select(.event == \"call\")'\n  guardctl log --follow\n  guardctl log verify\n  guardctl log export --head >> /mnt/evidence/heads"
     )]
     Log {
         #[command(subcommand)]
@@ -296,7 +296,7 @@ pub(crate) enum Log {
     ///
     /// Exit code 1 where it is not.
     #[command(
-        after_help = "Examples:\n  guardctl log verify\n  guardctl log verify --file ledger.jsonl --key host.pub --head head.json"
+        after_help = "Examples:\n  guardctl log verify\n  guardctl log verify --file ledger.jsonl --key host.pub --head \"$(tail -n1 heads)\""
     )]
     Verify {
         /// Verify this ledger file or directory without the daemon (runs `guardd verify --offline`)
@@ -305,18 +305,18 @@ pub(crate) enum Log {
         /// With --file: the host's public key to trust
         #[arg(long, value_name = "PATH", requires = "file")]
         key: Option<PathBuf>,
-        /// With --file: a head that `log export --head` printed before; a shorter ledger has lost its tail
-        #[arg(long, value_name = "PATH", requires = "file")]
-        head: Option<PathBuf>,
+        /// With --file: a head that `log export --head` printed before, "SEQ HASH"; a shorter ledger has lost its tail
+        #[arg(long, value_name = "HEAD", requires = "file")]
+        head: Option<String>,
     },
     /// Print the whole ledger exactly as it is, or its signed head
     ///
     /// One record a line, as JSON. The head, kept off the host, proves later that nothing was cut off.
     #[command(
-        after_help = "Examples:\n  guardctl log export > ledger.jsonl\n  guardctl log export --head >> /mnt/evidence/heads.jsonl"
+        after_help = "Examples:\n  guardctl log export > ledger.jsonl\n  guardctl log export --head >> /mnt/evidence/heads"
     )]
     Export {
-        /// Only the signed head, one JSON object on one line
+        /// Only the head, "SEQ HASH" on one line; with --json also its signature
         #[arg(long)]
         head: bool,
     },

@@ -8,7 +8,7 @@ use crate::arguments::{Log, LogShow};
 use crate::ctl::{Ctl, Outcome, Wait};
 use crate::failure::Failure;
 use crate::quantity::counted;
-use crate::safe::{line_json, steerless_json};
+use crate::safe::{Safe, line_json, steerless_json};
 use crate::view::{outcome, record};
 
 pub(crate) fn dispatch(ctl: &mut Ctl, command: Option<Log>, show_args: LogShow) -> Outcome {
@@ -90,12 +90,13 @@ fn verify(ctl: &mut Ctl) -> Outcome {
 
 fn export_head(ctl: &mut Ctl) -> Outcome {
     let answer = ctl.call("export the head", &ExportLog { head_only: Some(true) })?;
-    if answer.value.head.is_none() {
-        return Err(without_head("export the head"));
-    }
-    // One line, so that heads can be gathered in one file.
-    let line = line_json(&answer.json["head"]) + "\n";
-    ctl.print(&line)?;
+    let Some(head) = &answer.value.head else { return Err(without_head("export the head")) };
+    // One line either way, so that heads can be gathered in one file. The text is exactly what is signed.
+    let line = match ctl.json {
+        true => line_json(&answer.json["head"]),
+        false => format!("{} {}", head.seq, Safe(&head.hash)),
+    };
+    ctl.print(&(line + "\n"))?;
     Ok(Exit::Done)
 }
 

@@ -11,11 +11,12 @@ use crate::ctl::{Ctl, Outcome};
 use crate::failure::Failure;
 
 /// `guardd verify --offline --file …`
-pub(crate) fn verify(ctl: &mut Ctl, file: PathBuf, key: Option<PathBuf>, head: Option<PathBuf>) -> Outcome {
+pub(crate) fn verify(ctl: &mut Ctl, file: PathBuf, key: Option<PathBuf>, head: Option<String>) -> Outcome {
     let mut arguments = vec![OsString::from("--file"), file.into()];
-    for (option, value) in [("--key", key), ("--head", head)] {
+    let key = key.map(PathBuf::into_os_string);
+    for (option, value) in [("--key", key), ("--head", head.map(OsString::from))] {
         if let Some(value) = value {
-            arguments.extend([OsString::from(option), value.into()]);
+            arguments.extend([OsString::from(option), value]);
         }
     }
     run_guardd(ctl, &["verify", "--offline"], arguments)

@@ -7,6 +7,8 @@
 //! against a digest or a chain before it is believed, and hostile bytes end in
 //! a typed error. Only small manifests, lock files and checkpoints are signed.
 
+#![forbid(unsafe_code)]
+
 pub mod baseline;
 mod durable;
 pub mod error;

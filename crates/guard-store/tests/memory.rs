@@ -1,6 +1,8 @@
 //! What a large baseline costs in memory. Alone in its process, because it
 //! looks at the process's own figures.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use guard_model::baseline::{BaselineRecord, Role};
 use guard_model::policy::PatternText;
 use guard_model::{Digest, Entry, Kind, RelPath, Seal, Stamp, Timestamp};

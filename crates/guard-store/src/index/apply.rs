@@ -147,6 +147,6 @@ pub(super) fn not_readable(e: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
 }
 
-fn not_writable(e: serde_json::Error) -> rusqlite::Error {
+pub(super) fn not_writable(e: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(e))
 }

@@ -5,7 +5,7 @@ use guard_model::ledger::{Head, Record};
 use guard_model::state::{EnvironmentState, apply_to_alert};
 use guard_model::{Alert, AlertStatus, Timestamp};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
+use rusqlite::{OptionalExtension as _, Row, params_from_iter};
 
 use super::apply::{not_readable, number, query_severity};
 use super::{Index, read_head};
@@ -59,7 +59,7 @@ impl Index {
     /// # Errors
     /// [`StoreError::Index`].
     pub fn head(&self) -> Result<Head, StoreError> {
-        read_head(&self.lock()).map_err(self.failed())
+        self.with(|db| read_head(db))
     }
 
     /// How an environment stands; never locked where the ledger does not know it.
@@ -68,12 +68,11 @@ impl Index {
     /// [`StoreError::Index`].
     pub fn environment_state(&self, environment: &str) -> Result<EnvironmentState, StoreError> {
         let sql = "SELECT state FROM environments WHERE name = ?1";
-        let text: Option<String> =
-            self.lock().query_row(sql, [environment], |row| row.get(0)).optional().map_err(self.failed())?;
-        match text {
-            Some(text) => serde_json::from_str(&text).map_err(|e| self.failed()(not_readable(e))),
-            None => Ok(EnvironmentState::default()),
-        }
+        self.with(|db| {
+            let text: Option<String> = db.query_row(sql, [environment], |row| row.get(0)).optional()?;
+            let read = |t: String| serde_json::from_str(&t).map_err(not_readable);
+            text.map_or_else(|| Ok(EnvironmentState::default()), read)
+        })
     }
 
     /// Every environment that the ledger knows.
@@ -81,17 +80,15 @@ impl Index {
     /// # Errors
     /// [`StoreError::Index`].
     pub fn environments(&self) -> Result<Vec<(String, EnvironmentState)>, StoreError> {
-        let db = self.lock();
-        let read = |db: &Connection| {
+        self.with(|db| {
             let mut query = db.prepare_cached("SELECT name, state FROM environments ORDER BY name")?;
             let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
             rows.map(|row| {
                 let (name, text) = row?;
                 Ok((name, serde_json::from_str(&text).map_err(not_readable)?))
             })
-            .collect::<rusqlite::Result<Vec<_>>>()
-        };
-        read(&db).map_err(self.failed())
+            .collect()
+        })
     }
 
     /// How many alerts nobody has looked at.
@@ -100,8 +97,7 @@ impl Index {
     /// [`StoreError::Index`].
     pub fn open_alerts(&self, environment: &str) -> Result<u64, StoreError> {
         let sql = "SELECT count(*) FROM alerts WHERE status = 'open' AND environment = ?1";
-        let count: i64 =
-            self.lock().query_row(sql, [environment], |row| row.get(0)).map_err(self.failed())?;
+        let count: i64 = self.with(|db| db.query_row(sql, [environment], |row| row.get(0)))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
@@ -110,23 +106,17 @@ impl Index {
     /// # Errors
     /// [`StoreError::Index`], [`StoreError::Io`].
     pub fn alerts(&self, environment: Option<&str>, scope: AlertScope) -> Result<Vec<Alert>, StoreError> {
-        let ids: Vec<i64> = {
-            let db = self.lock();
-            let wanted = match scope {
-                AlertScope::Open => "status = 'open'",
-                AlertScope::Unresolved => "status IN ('open', 'acknowledged')",
-                AlertScope::All => "1",
-            };
-            let sql = format!(
-                "SELECT id FROM alerts WHERE {wanted} AND (?1 IS NULL OR environment = ?1) ORDER BY id"
-            );
-            let read = |db: &Connection| {
-                let mut query = db.prepare_cached(&sql)?;
-                let rows = query.query_map([environment], |row| row.get(0))?;
-                rows.collect::<rusqlite::Result<Vec<i64>>>()
-            };
-            read(&db).map_err(self.failed())?
+        let wanted = match scope {
+            AlertScope::Open => "status = 'open'",
+            AlertScope::Unresolved => "status IN ('open', 'acknowledged')",
+            AlertScope::All => "1",
         };
+        let sql =
+            format!("SELECT id FROM alerts WHERE {wanted} AND (?1 IS NULL OR environment = ?1) ORDER BY id");
+        let ids: Vec<i64> = self.with(|db| {
+            let mut query = db.prepare_cached(&sql)?;
+            query.query_map([environment], |row| row.get(0))?.collect()
+        })?;
         let mut alerts = Vec::with_capacity(ids.len());
         for id in ids {
             alerts.extend(self.alert(u64::try_from(id).unwrap_or(0))?);
@@ -189,7 +179,7 @@ impl Index {
                 reviewed: row.get(5)?,
             })
         };
-        self.lock().query_row(sql, [number(id)], read).optional().map_err(self.failed())
+        self.with(|db| db.query_row(sql, [number(id)], read).optional())
     }
 
     /// The last records that tell of a path (escaped), newest first.
@@ -248,13 +238,10 @@ impl Index {
     }
 
     fn places(&self, sql: &str, values: Vec<Value>) -> Result<Vec<Place>, StoreError> {
-        let db = self.lock();
-        let read = |db: &Connection| {
+        self.with(|db| {
             let mut query = db.prepare_cached(sql)?;
-            let rows = query.query_map(params_from_iter(values), Place::from_row)?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        read(&db).map_err(self.failed())
+            query.query_map(params_from_iter(values), Place::from_row)?.collect()
+        })
     }
 
     /// Reads a record from the ledger and makes sure that it is the one indexed.

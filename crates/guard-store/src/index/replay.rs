@@ -2,7 +2,8 @@
 
 use guard_model::ledger::{Head, Record, line_hash};
 
-use super::{IndexWriter, Located};
+use super::Located;
+use super::writer::IndexWriter;
 use crate::error::StoreError;
 use crate::ledger::Segment;
 use crate::state_dir::StatePaths;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::durable;
 use crate::error::StoreError;
@@ -59,12 +59,17 @@ CREATE INDEX alert_paths_unsettled ON alert_paths (alert) WHERE settled = 0;
 pub(super) enum Unusable {
     Missing,
     OtherVersion,
+    /// Another program has it open.
+    Held,
     Damaged(String),
 }
 
 /// Opens an index that is there.
 pub(super) fn open(path: &Path) -> Result<Connection, Unusable> {
-    let damaged = |e: rusqlite::Error| Unusable::Damaged(e.to_string());
+    let damaged = |e: rusqlite::Error| match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Unusable::Held,
+        _ => Unusable::Damaged(e.to_string()),
+    };
     match durable::open_regular(path) {
         Ok(_) => {}
         Err(e) if e.is_not_found() => return Err(Unusable::Missing),
@@ -108,6 +113,7 @@ fn flags() -> OpenFlags {
 fn configure(db: &Connection) -> rusqlite::Result<()> {
     // Exclusive: one connection is all there is, and it needs no shared-memory
     // file, which could not be made on a full disk.
+    db.busy_timeout(std::time::Duration::from_secs(1))?;
     db.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE;
          PRAGMA journal_mode = WAL;

@@ -67,7 +67,7 @@ pub struct LedgerHealth {
     pub reserve: Reserve,
     /// Why the last write failed; `None` once one has succeeded.
     pub write_error: Option<String>,
-    /// Why the index lags behind; `None` once it has caught up.
+    /// Why the index lags behind or is kept in memory; `None` once it is whole on the disk.
     pub index_error: Option<String>,
     /// The ledger file was changed under our hands; a new chain was started.
     pub disturbed: Vec<LedgerBreak>,

@@ -64,6 +64,7 @@ pub(super) struct Writer {
     /// When the first record without a checkpoint was written.
     unsigned_since: Option<Instant>,
     rotation_refused: Option<Instant>,
+    index_refused: Option<Instant>,
     file: Appender,
     index: IndexWriter,
     shared: Arc<Shared>,
@@ -147,6 +148,7 @@ impl Writer {
             chain: Chain { head: found.head, unsigned: found.unsigned },
             unsigned_since: (found.unsigned > 0).then(Instant::now),
             rotation_refused: None,
+            index_refused: None,
             file,
             index,
             shared,
@@ -154,7 +156,11 @@ impl Writer {
         if found.new_segment || found.segments.is_empty() {
             writer.tell_new_segment();
         }
-        writer.shared.lock().health.reserve = writer.file.reserve_state();
+        {
+            let mut state = writer.shared.lock();
+            state.health.reserve = writer.file.reserve_state();
+            state.health.index_error = writer.index.in_memory().map(str::to_owned);
+        }
         Ok(writer)
     }
 
@@ -188,6 +194,7 @@ impl Writer {
             if let Some(answer) = stop {
                 let result = self.checkpoint().map(|()| self.chain.head);
                 self.file.finish();
+                self.index.close();
                 // Whoever asked may have gone; the ledger is closed all the same.
                 answer.send(result).unwrap_or_default();
                 return;
@@ -215,6 +222,9 @@ impl Writer {
             self.unsigned_since = Some(Instant::now());
         }
         self.file.refill();
+        if self.file.has_reserve() || !self.file.can_reserve() {
+            self.index.leave_memory(&self.state, self.chain.head);
+        }
         self.index_on(&[]);
         self.shared.lock().health.reserve = self.file.reserve_state();
     }
@@ -331,13 +341,20 @@ impl Writer {
 
     fn index_on(&mut self, located: &[Located]) {
         let head = self.chain.head;
-        let outcome = self.index.catch_up(&self.state, located, head);
-        let mut state = self.shared.lock();
-        state.health.index_error = outcome.as_ref().err().map(StoreError::with_causes);
-        drop(state);
-        if let Err(error) = outcome {
-            tracing::error!(error = error.with_causes(), "the index lags behind the ledger");
+        // Where it could not keep up, one try in a while is enough: each reads the ledger.
+        if self.index_refused.is_some_and(|t| t.elapsed() < REPAIR_AFTER) {
+            return;
         }
+        let outcome = self.index.catch_up(&self.state, located, head);
+        self.index_refused = outcome.is_err().then(Instant::now);
+        let error = match &outcome {
+            Ok(_) => self.index.in_memory().map(str::to_owned),
+            Err(e) => {
+                tracing::error!(error = e.with_causes(), "the index lags behind the ledger");
+                Some(e.with_causes())
+            }
+        };
+        self.shared.lock().health.index_error = error;
     }
 
     fn wake(&self) {

@@ -52,6 +52,13 @@ impl Notify {
         Self { environment, command, deadline, bell }
     }
 
+    /// The alert that a record opens, where it is this environment's or the whole daemon's.
+    fn message(&self, record: &Record, undurable: bool) -> Option<Message> {
+        let ours = record.environment.as_ref().is_none_or(|e| *e == self.environment);
+        let alert = apply_to_alert(None, record).filter(|_| ours)?;
+        Some(Message { alert, undurable })
+    }
+
     fn start(&self, message: &Message) -> Result<Child, OutletError> {
         let program = self.program();
         let alert = &message.alert;
@@ -195,13 +202,11 @@ impl Outlet for Notify {
     type Piece = Message;
 
     fn pieces(&mut self, record: &Record) -> Vec<Message> {
-        let ours = record.environment.as_ref().is_none_or(|e| *e == self.environment);
-        let Some(alert) = apply_to_alert(None, record).filter(|_| ours) else { return Vec::new() };
-        vec![Message { alert, undurable: false }]
+        self.message(record, false).into_iter().collect()
     }
 
-    fn mark_undurable(piece: &mut Message) {
-        piece.undurable = true;
+    fn undurable(&self, record: &Record) -> Vec<Message> {
+        self.message(record, true).into_iter().collect()
     }
 
     fn deliver(&mut self, piece: &Message) -> Result<(), OutletError> {

@@ -30,8 +30,8 @@ impl Outlet for Journald {
         self.renderer.notices(record)
     }
 
-    fn mark_undurable(piece: &mut Notice) {
-        piece.undurable = true;
+    fn undurable(&self, record: &Record) -> Vec<Notice> {
+        Renderer::undurable(record)
     }
 
     fn deliver(&mut self, piece: &Notice) -> Result<(), OutletError> {

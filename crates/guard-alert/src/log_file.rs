@@ -35,6 +35,11 @@ impl LogFile {
         Self { log, path, file: None, rest: None, renderer: Renderer::default() }
     }
 
+    fn ours(&self, mut notices: Vec<Notice>) -> Vec<Notice> {
+        notices.retain(|n| n.kind.logs.contains(&self.log));
+        notices
+    }
+
     /// Makes sure that `self.file` is what stands at the path.
     fn open(&mut self) -> Result<&mut File, OutletError> {
         let at_path = self.path.symlink_metadata().ok().map(|m| (m.dev(), m.ino()));
@@ -86,14 +91,12 @@ impl Outlet for LogFile {
     type Piece = Notice;
 
     fn pieces(&mut self, record: &Record) -> Vec<Notice> {
-        let log = self.log;
-        let mut notices = self.renderer.notices(record);
-        notices.retain(|n| n.kind.logs.contains(&log));
-        notices
+        let notices = self.renderer.notices(record);
+        self.ours(notices)
     }
 
-    fn mark_undurable(piece: &mut Notice) {
-        piece.undurable = true;
+    fn undurable(&self, record: &Record) -> Vec<Notice> {
+        self.ours(Renderer::undurable(record))
     }
 
     fn deliver(&mut self, piece: &Notice) -> Result<(), OutletError> {

@@ -9,12 +9,13 @@ pub(crate) trait Outlet: Send + 'static {
     /// The smallest thing that is delivered whole, such as a line.
     type Piece;
 
-    /// What a record makes, in order: the same pieces each time it is asked after
-    /// the same records, so that delivery goes on in the middle of a record.
+    /// What a durable record makes, in order: the same pieces each time it is
+    /// asked after the same records, so that delivery goes on in the middle of one.
     fn pieces(&mut self, record: &Record) -> Vec<Self::Piece>;
 
-    /// Marks a piece of a record that is not in the ledger yet.
-    fn mark_undurable(piece: &mut Self::Piece);
+    /// What a record makes that is not in the ledger yet, marked as such. It
+    /// leaves no trace: the record comes again.
+    fn undurable(&self, record: &Record) -> Vec<Self::Piece>;
 
     /// Delivers one piece. After an error the same piece is tried again.
     fn deliver(&mut self, piece: &Self::Piece) -> Result<(), OutletError>;

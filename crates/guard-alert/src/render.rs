@@ -50,6 +50,13 @@ impl Renderer {
         }
     }
 
+    /// The lines of a record that is not in the ledger yet.
+    pub(crate) fn undurable(record: &Record) -> Vec<Notice> {
+        let mut notices = Self::default().notices(record);
+        notices.iter_mut().for_each(|n| n.undurable = true);
+        notices
+    }
+
     fn findings(&mut self, record: &Record, alert: u64, level: Level, findings: &[Finding]) -> Vec<Notice> {
         let shown = self.shown.entry(alert).or_default();
         let room = LINES_PER_ALERT.saturating_sub(*shown);
@@ -423,3 +430,6 @@ fn actor_fields(actor: &Actor) -> Fields {
     put("cmdline", actor.cmdline.clone());
     fields
 }
+
+#[cfg(test)]
+mod tests;

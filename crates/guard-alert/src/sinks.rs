@@ -101,8 +101,9 @@ impl std::fmt::Debug for Sinks {
 }
 
 const QUICK: Patience = Patience {
-    first: Duration::from_millis(100),
-    longest: Duration::from_secs(5),
+    // A journald that reads again has room for some ten entries at a time.
+    first: Duration::from_millis(5),
+    longest: Duration::from_secs(2),
     grace: Duration::from_secs(1),
 };
 

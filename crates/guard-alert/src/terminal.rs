@@ -32,13 +32,11 @@ impl Outlet for Terminal {
     type Piece = Notice;
 
     fn pieces(&mut self, record: &Record) -> Vec<Notice> {
-        let mut notices = self.renderer.notices(record);
-        notices.retain(|n| n.kind.logs.contains(&Log::SecurityAlerts));
-        notices
+        alerts(self.renderer.notices(record))
     }
 
-    fn mark_undurable(piece: &mut Notice) {
-        piece.undurable = true;
+    fn undurable(&self, record: &Record) -> Vec<Notice> {
+        alerts(Renderer::undurable(record))
     }
 
     fn deliver(&mut self, piece: &Notice) -> Result<(), OutletError> {
@@ -50,6 +48,11 @@ impl Outlet for Terminal {
         let written = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
         written.map_err(|e| OutletError::io("write to", Path::new("standard output"), e))
     }
+}
+
+fn alerts(mut notices: Vec<Notice>) -> Vec<Notice> {
+    notices.retain(|n| n.kind.logs.contains(&Log::SecurityAlerts));
+    notices
 }
 
 /// The whole line in the colour of its level, plain where it is routine.

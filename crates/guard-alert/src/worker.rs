@@ -117,13 +117,9 @@ impl<O: Outlet> Worker<O> {
         Flow::On
     }
 
-    /// The outlet's memory is of durable records only, so these pieces are made
-    /// by it all the same, and come again once the record is durable.
     fn deliver_undurable(&mut self, record: &Record) -> Flow {
-        let mut pieces = self.outlet.pieces(record);
-        for piece in &mut pieces {
-            O::mark_undurable(piece);
-            if self.insist(piece) == Flow::Over {
+        for piece in self.outlet.undurable(record) {
+            if self.insist(&piece) == Flow::Over {
                 return Flow::Over;
             }
         }

@@ -5,6 +5,8 @@
 //! never changes what others see. Nothing here decides anything, and nothing
 //! here trusts the other end of a socket: lengths are capped, times are bounded.
 
+#![forbid(unsafe_code)]
+
 mod client;
 pub mod error;
 mod frame;

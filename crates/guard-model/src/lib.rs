@@ -5,6 +5,8 @@
 //! Architecture invariant: nothing here touches a file system, a clock, a
 //! thread or a socket. Time comes in as an argument, bytes come in as slices.
 
+#![forbid(unsafe_code)]
+
 pub mod alert;
 pub mod baseline;
 pub mod compare;

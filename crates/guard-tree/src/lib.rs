@@ -9,6 +9,8 @@
 //! path race can make an operation fail and never make it hit another file.
 //! Nothing is decided here: what an observation means is guard-model's business.
 
+#![forbid(unsafe_code)]
+
 mod error;
 mod links;
 mod literals;

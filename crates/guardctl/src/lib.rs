@@ -7,6 +7,8 @@
 //! socket, guardctl does not know either. No text of the daemon reaches a
 //! terminal before [`safe`] has made it harmless.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod ask;
 mod command;

@@ -1,5 +1,7 @@
 //! The guard daemon's program.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

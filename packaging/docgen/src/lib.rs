@@ -4,6 +4,8 @@
 //! Architecture invariant: nothing is written here by hand about a command; a text that is missing belongs into the
 //! command's own definition.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! `guard-docgen DIRECTORY`: writes man pages and completions below the directory.
 
+#![forbid(unsafe_code)]
+
 use std::env;
 use std::error::Error;
 use std::io::{self, Write};

@@ -266,12 +266,12 @@ fn found(survey: &Survey, services: usize) -> Vec<String> {
         if let Some(listed) = listed(files) {
             out.push(format!(
                 "{} {}{extra}: {listed}",
-                files.len(),
-                if files.len() == 1 { one } else { many }
+                count,
+                if count == 1 { one } else { many }
             ));
         }
     }
-    if let Some(listed) = listed(&source_directories(survey)) {
+    if let Some(listed) = listed(&survey.sources()) {
         out.push(format!("programs in: {listed}"));
     }
     if let Some(listed) = listed(&survey.dependencies) {
@@ -291,23 +291,9 @@ fn listed(paths: &[RelPath]) -> Option<String> {
     }
 }
 
-/// Directories that hold programs, two levels deep where the second is a usual
-/// name for it (`backend/app`), else one.
-fn source_directories(survey: &Survey) -> Vec<RelPath> {
-    const USUAL: [&[u8]; 8] = [b"app", b"src", b"lib", b"api", b"server", b"pages", b"public", b"components"];
-    let mut out = BTreeSet::new();
-    for path in survey.files(FileUse::Source) {
-        let mut directories = path.ancestors_from_root().skip(1);
-        let Some(first) = directories.next() else { continue };
-        out.insert(directories.next().filter(|d| USUAL.contains(&d.name())).unwrap_or(first));
-    }
-    let whole = out.clone();
-    out.into_iter().filter(|d| !whole.iter().any(|w| w != d && d.is_within(w))).collect()
-}
-
 /// The patterns that name what was found.
 fn protect(survey: &Survey) -> Vec<String> {
-    let directories = source_directories(survey);
+    let directories = survey.sources();
     let within = |p: &RelPath| directories.iter().any(|d| p.is_within(d));
     let mut files: BTreeSet<RelPath> = BTreeSet::new();
     for of in [
@@ -351,15 +337,15 @@ fn remarks(survey: &Survey, writable: &[Line], notes: &mut Vec<String>) {
         ..PatternText::default()
     };
     let policy = Policy::new(text).unwrap_or_default();
-    for directory in &survey.data {
-        // Covered itself, or something in it is.
-        let decided = policy.classify(directory, true) != (Class::Protected { sensitive: false })
-            || writable.iter().any(|l| l.pattern.starts_with(&pattern::exact(directory, Cover::Directory)));
-        if !decided && directory.name() != b"var" {
-            notes.push(format!(
-                "{directory}/ is left protected: if the application writes there, add it to `writable`"
-            ));
-        }
+    let undecided: Vec<RelPath> = survey
+        .data
+        .iter()
+        .filter(|d| d.name() != b"var" && policy.classify(d, true) == Class::Protected { sensitive: false })
+        .filter(|d| !writable.iter().any(|l| l.pattern.starts_with(&pattern::exact(d, Cover::Directory))))
+        .cloned()
+        .collect();
+    if let Some(listed) = listed(&undecided) {
+        notes.push(format!("left protected: {listed}: if the application writes there, add it to `writable`"));
     }
     if !survey.dependencies.is_empty() {
         notes.push(

@@ -112,7 +112,7 @@ const SECRETS: [&str; 12] = [
     "credentials.json",
 ];
 
-const SECRET_ENDINGS: [&str; 8] = ["pem", "key", "p12", "pfx", "jks", "keystore", "kdbx", "gpg"];
+const SECRET_ENDINGS: [&str; 7] = ["pem", "key", "p12", "pfx", "jks", "keystore", "kdbx"];
 
 const STATES: [&str; 3] = ["acme.json", "celerybeat-schedule", "dump.rdb"];
 
@@ -120,12 +120,14 @@ const STATE_ENDINGS: [&str; 5] = ["sqlite", "sqlite3", "db", "pid", "sock"];
 
 /// What a file of this name is; `None` for nothing special.
 pub(super) fn file(name: &[u8], directory: &[u8]) -> Option<FileUse> {
-    let name = String::from_utf8_lossy(name).to_lowercase();
+    let exact = String::from_utf8_lossy(name);
+    let name = exact.to_lowercase();
     let directory = String::from_utf8_lossy(directory).to_lowercase();
     let ending = name.rsplit_once('.').map_or("", |(_, e)| e);
     let is = |list: &[&str]| list.contains(&name.as_str());
     let yaml = matches!(ending, "yml" | "yaml");
-    let proxies = ["nginx", "apache", "caddy", "haproxy", "traefik"];
+    let settings = matches!(ending, "conf" | "cfg" | "template" | "tmpl" | "tpl" | "j2" | "toml" | "yml" | "yaml");
+    let proxy = |text: &str| ["nginx", "apache", "caddy", "haproxy", "traefik"].iter().any(|p| text.contains(p));
 
     Some(
         if yaml
@@ -141,11 +143,12 @@ pub(super) fn file(name: &[u8], directory: &[u8]) -> Option<FileUse> {
             || ending == "env"
         {
             FileUse::Variables
-        } else if name.starts_with("dockerfile")
-            || name.starts_with("containerfile")
-            || ending == "dockerfile"
-        {
-            FileUse::Image
+        } else if ["dockerfile", "containerfile"].contains(&name.as_str())
+        || exact.starts_with("Dockerfile.")
+        || exact.starts_with("Containerfile.")
+        || ending == "dockerfile"
+    {
+        FileUse::Image
         } else if is(&SECRETS)
             || SECRET_ENDINGS.contains(&ending)
             || (ending == "json" && name.starts_with("service-account"))
@@ -155,13 +158,8 @@ pub(super) fn file(name: &[u8], directory: &[u8]) -> Option<FileUse> {
             FileUse::State
         } else if ending == "log" {
             FileUse::Log
-        } else if name == "caddyfile"
-            || name == ".htaccess"
-            || proxies.iter().any(|p| name.starts_with(p) && name.len() > p.len())
-            || (matches!(ending, "conf" | "template" | "cfg")
-                && proxies.iter().any(|p| directory.contains(p)))
-        {
-            FileUse::Proxy
+        } else if name == "caddyfile" || name == ".htaccess" || settings && (proxy(&name) || proxy(&directory)) {
+        FileUse::Proxy
         } else if is(&LOCKS) {
             FileUse::Lock
         } else if is(&MANIFESTS) || (name.starts_with("requirements") && matches!(ending, "txt" | "in")) {
@@ -181,11 +179,10 @@ pub(super) fn is_program(name: &[u8]) -> bool {
     matches!(file(name, b""), Some(FileUse::Source | FileUse::Script))
 }
 
-/// What a directory of this name is.
+/// What a directory of exactly this name is.
 pub(super) fn directory(name: &[u8]) -> DirectoryUse {
     use DirectoryUse::{Cache, Data, Dependencies, Plain, Secrets, Written};
-    let name = String::from_utf8_lossy(name).to_lowercase();
-    match name.as_str() {
+    match str::from_utf8(name).unwrap_or_default() {
         "node_modules" | "bower_components" | "vendor" | "site-packages" | ".venv" | "venv" => Dependencies,
         "__pycache__" | ".pytest_cache" | ".mypy_cache" | ".ruff_cache" | ".tox" | ".nox" | ".sass-cache"
         | ".parcel-cache" | ".turbo" | ".eslintcache" => Cache,
@@ -262,6 +259,8 @@ pub(super) fn holds_programs_own(name: &[u8]) -> bool {
             | b"tests"
             | b"test"
             | b"docs"
+            | b"doc"
+            | b"target"
             | b"locale"
             | b"migrations"
             | b".venv"
@@ -275,7 +274,7 @@ mod tests {
 
     #[test]
     fn names() {
-        let cases: [(&str, &str, Option<FileUse>); 34] = [
+        let cases: [(&str, &str, Option<FileUse>); 38] = [
             ("docker-compose.unified.yml", "", Some(FileUse::Compose)),
             ("compose.yaml", "", Some(FileUse::Compose)),
             ("compose-prod.yml", "", Some(FileUse::Compose)),
@@ -291,6 +290,10 @@ mod tests {
             ("default.conf", "nginx", Some(FileUse::Proxy)),
             ("default.conf", "x", None),
             ("nginx", "x", None),
+            ("apache2.pm", "x", Some(FileUse::Source)),
+            ("Apache-2.0", "licenses", None),
+            ("traefik.yml", "", Some(FileUse::Proxy)),
+            ("dockerfile.vim", "syntax", None),
             ("Caddyfile", "", Some(FileUse::Proxy)),
             ("package.json", "", Some(FileUse::Manifest)),
             ("requirements-dev.txt", "", Some(FileUse::Manifest)),

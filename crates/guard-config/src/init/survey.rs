@@ -1,7 +1,7 @@
 //! Walks a directory once and notes what is there, by names alone but for
 //! compose files. Follows no symbolic link, and stops at a bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,6 +21,10 @@ const MOST_ENTRIES: usize = 300_000;
 /// As deep as is looked.
 const DEEPEST: usize = 24;
 
+/// As many components as the path of something has that the application writes;
+/// deeper down, the same names mean other things.
+const DEEPEST_WRITTEN: usize = 4;
+
 /// How many paths of one use are remembered.
 const MOST_OF_A_USE: usize = 1000;
 
@@ -31,7 +35,11 @@ const LARGEST_COMPOSE: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Files by use, sorted, at most [`MOST_OF_A_USE`] each.
-    pub(super) files: BTreeMap<FileUse, Vec<RelPath>>,
+    files: BTreeMap<FileUse, Vec<RelPath>>,
+    counts: BTreeMap<FileUse, usize>,
+    /// Directories that hold programs: the first component, or the first two
+    /// where the second is a usual name for it (`backend/app`).
+    sources: BTreeSet<RelPath>,
     /// The text of each compose file that could be read.
     pub(super) compose: Vec<(RelPath, String)>,
     /// Directories whose name says that the application writes there, and what.
@@ -60,6 +68,17 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn files(&self, of: FileUse) -> &[RelPath] {
         self.files.get(&of).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many files of a use there are.
+    pub(super) fn count(&self, of: FileUse) -> usize {
+        self.counts.get(&of).copied().unwrap_or(0)
+    }
+
+    /// Directories that hold programs, none within another.
+    pub(super) fn sources(&self) -> Vec<RelPath> {
+        let outer = |d: &&RelPath| !self.sources.iter().any(|o| o != *d && d.is_within(o));
+        self.sources.iter().filter(outer).cloned().collect()
     }
 
     /// Looks at everything below `root`.
@@ -104,10 +123,17 @@ impl Survey {
         {
             self.compose.push((path.clone(), text));
         }
-        self.remember(of, path);
+        if of == FileUse::Source {
+            self.sources.extend(source_directory(&path));
+        }
+        let state = matches!(of, FileUse::State | FileUse::Log);
+        if !state || may_be_written(parent, &path) {
+            self.remember(of, path);
+        }
     }
 
     fn remember(&mut self, of: FileUse, path: RelPath) {
+        *self.counts.entry(of).or_default() += 1;
         let list = self.files.entry(of).or_default();
         if list.len() < MOST_OF_A_USE {
             list.push(path);
@@ -152,7 +178,7 @@ impl Survey {
                 self.secrets.push(path.clone());
                 self.directory(&handle, path, depth + 1);
             }
-            DirectoryUse::Written(what) if !belongs_to_program(above) => {
+            DirectoryUse::Written(what) if may_be_written(above, path) => {
                 let frameworks = has(&handle, "framework") || is_symfony(parent, above, name);
                 match program_below(&handle, path, 0, &mut 0).filter(|_| !frameworks) {
                     None => self.written.push((path.clone(), what)),
@@ -163,7 +189,7 @@ impl Survey {
                 }
             }
             of => {
-                if of == DirectoryUse::Data {
+                if of == DirectoryUse::Data && may_be_written(above, path) {
                     self.data.push(path.clone());
                 }
                 self.directory(&handle, path, depth + 1);
@@ -172,9 +198,18 @@ impl Survey {
     }
 }
 
-/// A path of which some directory makes `media`, `cache` or `log` the program's own.
-fn belongs_to_program(path: &RelPath) -> bool {
-    path.as_bytes().split(|&b| b == b'/').any(names::holds_programs_own)
+/// Is this a place where an application writes? Not deep down, and not where
+/// some directory above makes `media`, `cache` or `log` the program's own.
+fn may_be_written(above: &RelPath, path: &RelPath) -> bool {
+    let parts = |p: &RelPath| p.as_bytes().split(|&b| b == b'/').count();
+    parts(path) <= DEEPEST_WRITTEN && !above.as_bytes().split(|&b| b == b'/').any(names::holds_programs_own)
+}
+
+fn source_directory(file: &RelPath) -> Option<RelPath> {
+    const USUAL: [&[u8]; 8] = [b"app", b"src", b"lib", b"api", b"server", b"pages", b"public", b"components"];
+    let mut directories = file.ancestors_from_root().skip(1);
+    let first = directories.next()?;
+    Some(directories.next().filter(|d| USUAL.contains(&d.name())).unwrap_or(first))
 }
 
 /// Symfony keeps compiled programs in `var/cache`, and rewrites them.

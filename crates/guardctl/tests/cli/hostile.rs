@@ -1,6 +1,8 @@
 //! Daemons whose every word is meant to harm a terminal. The replies are made
 //! from the IDL, so that no field is forgotten.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use guard_api::INTERFACE_IDL;
 use serde_json::{Map, Value, json};
 use varlink_parser::{IDL, VStruct, VStructOrEnum, VType, VTypeExt};
@@ -17,7 +19,13 @@ fn value(idl: &IDL<'_>, name: &str, t: &VTypeExt<'_>, pick: usize) -> Value {
     match t {
         VTypeExt::Option(inner) => value(idl, name, inner, pick),
         VTypeExt::Array(inner) => json!([value(idl, name, inner, pick), value(idl, name, inner, pick)]),
-        VTypeExt::Dict(inner) => json!({ HOSTILE: value(idl, name, inner, pick) }),
+        // One key that is always there with another value, and one that is another each time:
+        // so that what was before and what is after differ in every way.
+        VTypeExt::Dict(_) => {
+            static COUNT: AtomicU64 = AtomicU64::new(0);
+            let n = COUNT.fetch_add(1, Ordering::Relaxed);
+            json!({ HOSTILE: format!("{HOSTILE}{n}"), format!("{HOSTILE}{n}"): HOSTILE })
+        }
         VTypeExt::Plain(plain) => match plain {
             VType::Bool => json!(pick.is_multiple_of(2)),
             VType::Int => json!([7, 0, i64::from(i32::MAX)][pick % 3]),

@@ -46,15 +46,16 @@ enum Flow {
 }
 
 impl<O: Outlet> Worker<O> {
-    /// Records between two times that what was delivered is brought to the disk.
-    const SETTLE_EVERY: u32 = 64;
+    /// Pieces between two times that what was delivered is brought to the disk.
+    const SETTLE_EVERY: usize = 256;
     /// Looks for records at least this often, whether the bell rang or not.
     const GLANCE: Duration = Duration::from_secs(30);
 
     pub(crate) fn run(mut self) {
         self.warm_up();
         let mut behind = Behind::default();
-        let mut unsettled = 0;
+        // Once at the start, whatever there is: it makes the log files.
+        let mut unsettled = 1;
         loop {
             if self.bell.take_reopen() {
                 self.outlet.reopen();
@@ -67,21 +68,19 @@ impl<O: Outlet> Worker<O> {
             }
             let next = self.feed.after(self.cursor.delivered().seq, &mut behind);
             let Some(record) = next.filter(|_| !self.bell.is_over()) else {
-                self.settle();
-                unsettled = 0;
+                unsettled = self.settle(unsettled);
                 if self.bell.is_stopping() {
                     return;
                 }
-                self.bell.wait(Self::GLANCE);
+                self.bell.wait(if unsettled == 0 { Self::GLANCE } else { self.patience.longest });
                 continue;
             };
-            if self.deliver(&record) == Flow::Over {
-                return;
+            match self.deliver(&record) {
+                Some(pieces) => unsettled += pieces,
+                None => return,
             }
-            unsettled += 1;
             if unsettled >= Self::SETTLE_EVERY {
-                self.settle();
-                unsettled = 0;
+                unsettled = self.settle(unsettled);
             }
         }
     }
@@ -99,12 +98,13 @@ impl<O: Outlet> Worker<O> {
         }
     }
 
-    fn deliver(&mut self, record: &Record) -> Flow {
+    /// Delivers a record and returns how many pieces it had; `None` where it is over.
+    fn deliver(&mut self, record: &Record) -> Option<usize> {
         let pieces = self.outlet.pieces(record);
         let done = self.cursor.delivered().pieces;
         for (n, piece) in (1u64..).zip(&pieces).filter(|(n, _)| *n > done) {
             if self.insist(piece) == Flow::Over {
-                return Flow::Over;
+                return None;
             }
             self.cursor.piece(n);
         }
@@ -114,7 +114,7 @@ impl<O: Outlet> Worker<O> {
             self.cursor.record_kept(record.seq);
         }
         self.status.delivered(record.seq);
-        Flow::On
+        Some(pieces.len())
     }
 
     fn deliver_undurable(&mut self, record: &Record) -> Flow {
@@ -162,18 +162,20 @@ impl<O: Outlet> Worker<O> {
         }
     }
 
-    fn settle(&mut self) {
-        match self.outlet.settle() {
-            Ok(()) => {
-                self.cursor.settle();
-                let turn = self.status.succeeded();
-                self.tell(turn);
-            }
-            Err(error) => {
+    /// Brings `pieces` to the disk and keeps the place; returns how many are not there yet.
+    fn settle(&mut self, pieces: usize) -> usize {
+        if pieces > 0 {
+            self.status.begin();
+            if let Err(error) = self.outlet.settle() {
                 let turn = self.status.failed(error.in_words(), self.patience.grace);
                 self.tell(turn);
+                return pieces;
             }
+            let turn = self.status.succeeded();
+            self.tell(turn);
         }
+        self.cursor.settle();
+        0
     }
 
     fn tell(&self, turn: Option<Turn>) {

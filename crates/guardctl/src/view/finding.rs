@@ -124,6 +124,17 @@ fn line(e: &Entry, digest: impl Fn(&str) -> String) -> String {
         _ => String::new(),
     };
     let target = e.target.as_deref().map(|t| format!(" -> {}", Safe(t))).unwrap_or_default();
+    let hash = e.sha256.as_deref().map(|h| format!(", {}", digest(h))).unwrap_or_default();
+    let size = if e.sha256.is_some() { format!(", {}", bytes(e.size)) } else { String::new() };
+    format!("{kind} {} {}{target}{size}{hash}", Safe(&e.mode), owner(e))
+}
+
+fn owner(e: &Entry) -> String {
+    format!("{}, group {}", users::user(e.uid), users::group(e.gid))
+}
+
+fn difference(change: Change, b: &Entry, a: &Entry) -> String {
+    let arrow = |b: String, a: String| format!("{b} -> {a}");
     let hash = |e: &Entry| e.sha256.as_deref().map_or("not readable".to_owned(), short_hash);
     match change {
         Change::Content => arrow(hash(b), hash(a)),

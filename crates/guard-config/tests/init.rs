@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use guard_config::init::{InitError, Proposal, propose};
+use guard_config::init::{InitError, Proposal, propose, propose_as};
 use guard_config::{Config, SourceFile, parse};
 use guard_model::{Class, RelPath};
 use proptest::prelude::*;
@@ -364,7 +364,7 @@ fn compose_files_of_every_kind() {
 fn data_directories_that_nobody_speaks_for() {
     let p = Tree::new(&["data/x.csv", "a/db/migrations/1.sql"]).propose();
     p.assert(&["data/x.csv", "a/db/"], &[], &[], &[]);
-    assert!(p.noted("data/ is left protected: if the application writes there"));
+    assert!(p.noted("left protected: a/db, data: if the application writes there"), "{:?}", p.proposal.notes);
 }
 
 #[test]
@@ -427,6 +427,47 @@ fn what_cannot_be_guarded() {
     let e = propose(Path::new("/dev")).unwrap_err();
     let InitError::Unsuitable { source } = e else { panic!("{e}") };
     assert!(source.to_string().contains("which the kernel makes up"), "{source}");
+}
+
+#[test]
+fn names_that_are_asked_for() {
+    let tree = Tree::new(&["app.py"]);
+    let proposal = propose_as(&tree.root, "blue").unwrap();
+    assert_eq!(loaded(&proposal.toml).environments[0].name, "blue");
+    assert!(!proposal.toml.contains("production"), "{}", proposal.toml);
+    for bad in ["", "Blue", "a b", "x]\n[daemon]\n", "\"", "\u{1b}"] {
+        let e = propose_as(&tree.root, bad).unwrap_err();
+        let InitError::Unsuitable { source } = e else { panic!("{e}") };
+        assert!(source.to_string().contains("cannot be the name of an environment"), "{source}");
+    }
+}
+
+#[test]
+fn trees_of_many_programs() {
+    let paths: Vec<String> =
+        (0..100).flat_map(|i| [format!("d{i}/x/y/run.sh"), format!("e/{i}/Makefile")]).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let p = Tree::new(&paths).propose();
+    assert!(p.proposal.toml.contains("# - 100 scripts: d0/x/y/run.sh"), "{}", p.proposal.toml);
+    assert!(p.proposal.toml.contains("#  \"/d99/\",\n#  \"/e/\",\n#]"), "{}", p.proposal.toml);
+}
+
+#[test]
+fn names_mean_less_deep_down() {
+    let p = Tree::new(&[
+        "a/b/c/media/x.png",
+        "icons/16x16/stock/d/media/x.png",
+        "perl/Storage/x",
+        "doc/a.log",
+        "target/tmp/x",
+    ])
+    .propose();
+    p.assert(
+        &["icons/16x16/stock/d/media/", "perl/Storage/", "doc/a.log", "target/tmp/"],
+        &[],
+        &["a/b/c/media/"],
+        &[],
+    );
 }
 
 #[test]

@@ -257,18 +257,14 @@ fn found(survey: &Survey, services: usize) -> Vec<String> {
         (FileUse::Script, "script", "scripts"),
         (FileUse::Secret, "key or password file", "key or password files"),
     ] {
-        let files = survey.files(of);
+        let (files, count) = (survey.files(of), survey.count(of));
         let extra = match (of, services) {
             (FileUse::Compose, 1) => ", 1 service".to_owned(),
             (FileUse::Compose, 2..) => format!(", {services} services"),
             _ => String::new(),
         };
-        if let Some(listed) = listed(files) {
-            out.push(format!(
-                "{} {}{extra}: {listed}",
-                count,
-                if count == 1 { one } else { many }
-            ));
+        if let Some(listed) = first_of(files, count) {
+            out.push(format!("{count} {}{extra}: {listed}", if count == 1 { one } else { many }));
         }
     }
     if let Some(listed) = listed(&survey.sources()) {
@@ -282,12 +278,16 @@ fn found(survey: &Survey, services: usize) -> Vec<String> {
 
 /// The first few paths, and how many more there are.
 fn listed(paths: &[RelPath]) -> Option<String> {
+    first_of(paths, paths.len())
+}
+
+fn first_of(paths: &[RelPath], count: usize) -> Option<String> {
     const FEW: usize = 5;
     let first: Vec<_> = paths.iter().take(FEW).map(ToString::to_string).collect();
-    match paths.len().checked_sub(FEW) {
+    match count.saturating_sub(first.len()) {
         _ if first.is_empty() => None,
-        Some(more) if more > 0 => Some(format!("{} and {more} more", first.join(", "))),
-        _ => Some(first.join(", ")),
+        0 => Some(first.join(", ")),
+        more => Some(format!("{} and {more} more", first.join(", "))),
     }
 }
 
@@ -310,19 +310,25 @@ fn protect(survey: &Survey) -> Vec<String> {
         files.extend(survey.files(of).iter().filter(|p| !within(p)).cloned());
     }
     // Files deeper down stand for the directory that holds them.
-    let mut out: BTreeSet<String> = directories.iter().map(|d| pattern::exact(d, Cover::Directory)).collect();
+    let mut out: BTreeSet<(RelPath, bool)> = directories.iter().map(|d| (d.clone(), true)).collect();
     for f in files {
         let parent = f.parent().unwrap_or_default();
-        out.insert(if parent.is_root() {
-            pattern::exact(&f, Cover::File)
-        } else {
-            pattern::exact(&parent, Cover::Directory)
-        });
+        out.insert(if parent.is_root() { (f, false) } else { (parent, true) });
     }
-    out.extend(
-        survey.dependencies.iter().filter(|d| !within(d)).map(|d| pattern::exact(d, Cover::Directory)),
-    );
-    out.into_iter().collect()
+    out.extend(survey.dependencies.iter().filter(|d| !within(d)).map(|d| (d.clone(), true)));
+    if out.len() > 2 * MOST_LINES {
+        // Only the first component of each, which is then a directory if there is a second.
+        out = out
+            .into_iter()
+            .map(|(path, is_dir)| {
+                let top = path.ancestors_from_root().nth(1);
+                top.map_or((path, is_dir), |top| (top, true))
+            })
+            .collect();
+    }
+    let cover = |is_dir| if is_dir { Cover::Directory } else { Cover::File };
+    let outer = |d: &RelPath| !out.iter().any(|(o, _)| o != d && d.is_within(o));
+    out.iter().filter(|(d, _)| outer(d)).map(|(d, is_dir)| pattern::exact(d, cover(*is_dir))).collect()
 }
 
 /// What a person should look at.
@@ -345,7 +351,8 @@ fn remarks(survey: &Survey, writable: &[Line], notes: &mut Vec<String>) {
         .cloned()
         .collect();
     if let Some(listed) = listed(&undecided) {
-        notes.push(format!("left protected: {listed}: if the application writes there, add it to `writable`"));
+        notes
+            .push(format!("left protected: {listed}: if the application writes there, add it to `writable`"));
     }
     if !survey.dependencies.is_empty() {
         notes.push(

@@ -61,20 +61,42 @@ pub enum InitError {
     },
 }
 
-/// Looks at a directory and proposes how to guard it. Nothing is written.
+/// Looks at a directory and proposes how to guard it. Nothing is written. The
+/// environment is called `production`, unless the directory's own name says
+/// what it is.
 ///
 /// # Errors
 /// [`InitError`] where it cannot be looked at, or cannot be the root of an environment.
 pub fn propose(dir: &Path) -> Result<Proposal, InitError> {
-    let root = dir.canonicalize().map_err(|source| InitError::Open { path: dir.to_owned(), source })?;
+    let root = canonical(dir)?;
+    propose_as(&root, name_for(&root))
+}
+
+/// The same, for an environment of this name.
+///
+/// # Errors
+/// Those of [`propose`], and [`InitError::Unsuitable`] for a bad name.
+pub fn propose_as(dir: &Path, environment: &str) -> Result<Proposal, InitError> {
+    let root = canonical(dir)?;
     let Some(root_text) = root.to_str() else { return Err(InitError::NotText { path: root }) };
+    let environment = environment.to_owned();
+    // What cannot be a root, or a name, is not worth a look.
+    let bare = write::configuration(&environment, root_text, &choose::Choices::default());
+    readable(&bare)?;
     let survey = survey::Survey::of(&root)?;
-    let environment = name_for(&root).to_owned();
     let choices = choose::choose(&survey, &root);
     let toml = write::configuration(&environment, root_text, &choices);
-    parse(&[SourceFile::new("guardd.toml".into(), toml.clone())])
-        .map_err(|source| InitError::Unsuitable { source })?;
+    readable(&toml)?;
     Ok(Proposal { environment, root, toml, notes: choices.notes })
+}
+
+fn canonical(dir: &Path) -> Result<PathBuf, InitError> {
+    dir.canonicalize().map_err(|source| InitError::Open { path: dir.to_owned(), source })
+}
+
+fn readable(toml: &str) -> Result<(), InitError> {
+    let file = SourceFile::new("proposed.toml".into(), toml.to_owned());
+    parse(&[file]).map(drop).map_err(|source| InitError::Unsuitable { source })
 }
 
 /// `production`, unless the directory's own name says what it is.

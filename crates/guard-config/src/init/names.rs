@@ -126,8 +126,10 @@ pub(super) fn file(name: &[u8], directory: &[u8]) -> Option<FileUse> {
     let ending = name.rsplit_once('.').map_or("", |(_, e)| e);
     let is = |list: &[&str]| list.contains(&name.as_str());
     let yaml = matches!(ending, "yml" | "yaml");
-    let settings = matches!(ending, "conf" | "cfg" | "template" | "tmpl" | "tpl" | "j2" | "toml" | "yml" | "yaml");
-    let proxy = |text: &str| ["nginx", "apache", "caddy", "haproxy", "traefik"].iter().any(|p| text.contains(p));
+    let settings =
+        matches!(ending, "conf" | "cfg" | "template" | "tmpl" | "tpl" | "j2" | "toml" | "yml" | "yaml");
+    let proxy =
+        |text: &str| ["nginx", "apache", "caddy", "haproxy", "traefik"].iter().any(|p| text.contains(p));
 
     Some(
         if yaml
@@ -144,11 +146,11 @@ pub(super) fn file(name: &[u8], directory: &[u8]) -> Option<FileUse> {
         {
             FileUse::Variables
         } else if ["dockerfile", "containerfile"].contains(&name.as_str())
-        || exact.starts_with("Dockerfile.")
-        || exact.starts_with("Containerfile.")
-        || ending == "dockerfile"
-    {
-        FileUse::Image
+            || exact.starts_with("Dockerfile.")
+            || exact.starts_with("Containerfile.")
+            || ending == "dockerfile"
+        {
+            FileUse::Image
         } else if is(&SECRETS)
             || SECRET_ENDINGS.contains(&ending)
             || (ending == "json" && name.starts_with("service-account"))
@@ -158,8 +160,11 @@ pub(super) fn file(name: &[u8], directory: &[u8]) -> Option<FileUse> {
             FileUse::State
         } else if ending == "log" {
             FileUse::Log
-        } else if name == "caddyfile" || name == ".htaccess" || settings && (proxy(&name) || proxy(&directory)) {
-        FileUse::Proxy
+        } else if name == "caddyfile"
+            || name == ".htaccess"
+            || settings && (proxy(&name) || proxy(&directory))
+        {
+            FileUse::Proxy
         } else if is(&LOCKS) {
             FileUse::Lock
         } else if is(&MANIFESTS) || (name.starts_with("requirements") && matches!(ending, "txt" | "in")) {

@@ -1,5 +1,7 @@
 //! The proposal as a commented configuration file.
 
+use guard_model::path::escape;
+
 use super::choose::{Choices, Line};
 use super::pattern;
 
@@ -12,11 +14,12 @@ pub(super) fn configuration(environment: &str, root: &str, c: &Choices) -> Strin
         &mut out,
         &format!(
             "Proposed by looking at the directory; yours to change. Every key is explained in \
-             /usr/share/doc/guardd/configuration.md. Next: guardd check-config, guardctl reload, guardctl lock {environment}."
+             /usr/share/doc/guardd/configuration.md. Next: guardd check-config, guardctl reload, guardctl lock {}.",
+            escape(environment.as_bytes())
         ),
     );
     out += "\nversion = 1\n\n";
-    out += &format!("[environments.{environment}]\nroot = {}\n\n", pattern::toml(root));
+    out += &format!("[environments.{}]\nroot = {}\n\n", key(environment), pattern::toml(root));
     if !c.found.is_empty() {
         comment(&mut out, "Found here:");
         for line in &c.found {
@@ -55,9 +58,16 @@ pub(super) fn configuration(environment: &str, root: &str, c: &Choices) -> Strin
     out += "on_tamper = \"alert\"    # alert | restore\n";
     let branch = c.branch.as_deref().unwrap_or("main");
     out += &format!("#branches = [{}]   # deployments come from these only\n", pattern::toml(branch));
-    out += &format!("\n#[environments.{environment}.notify]\n");
+    out += &format!("\n#[environments.{}.notify]\n", key(environment));
     out += "#command = [\"/usr/local/bin/page-me\"]   # gets each new alert as JSON on its standard input\n";
     out
+}
+
+/// A name as TOML: bare, unless it is one that will be refused, which then has
+/// to be readable to be refused by its name.
+fn key(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if bare { name.to_owned() } else { pattern::toml(name) }
 }
 
 fn list(out: &mut String, key: &str, about: &str, lines: &[Line]) {

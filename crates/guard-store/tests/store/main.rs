@@ -9,6 +9,7 @@
 
 mod baseline;
 mod concurrency;
+mod documented;
 mod full_disk;
 mod index;
 mod keys;

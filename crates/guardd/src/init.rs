@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use guard_api::Exit;
-use guard_config::{default_config_path, init::propose};
+use guard_config::{default_config_path, init::propose, init::propose_as};
 use guard_model::path::escape;
 
 use crate::Failure;
@@ -15,9 +15,12 @@ use crate::cli::Init;
 #[expect(clippy::print_stdout, reason = "the answer is the program's output")]
 #[expect(clippy::print_stderr, reason = "what is said beside the answer")]
 pub(crate) fn run(asked: &Init) -> Result<Exit, Failure> {
-    let proposal = propose(&asked.dir).map_err(|e| Failure::of(Exit::Usage, &e))?;
-    let name = asked.name.clone().unwrap_or_else(|| proposal.environment.clone());
-    let toml = renamed(&proposal.toml, &proposal.environment, &name)?;
+    let proposal = match &asked.name {
+        Some(name) => propose_as(&asked.dir, name),
+        None => propose(&asked.dir),
+    }
+    .map_err(|e| Failure::of(Exit::Usage, &e))?;
+    let (name, toml) = (&proposal.environment, &proposal.toml);
     if asked.print {
         print!("{toml}");
         for note in &proposal.notes {
@@ -25,8 +28,8 @@ pub(crate) fn run(asked: &Init) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Done);
     }
-    let path = asked.output.clone().unwrap_or_else(|| place(&default_config_path(), &name));
-    write_new(&path, &toml)?;
+    let path = asked.output.clone().unwrap_or_else(|| place(&default_config_path(), name));
+    write_new(&path, toml)?;
     println!("{}", escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())));
     for note in &proposal.notes {
         eprintln!("- {note}");
@@ -35,28 +38,6 @@ pub(crate) fn run(asked: &Init) -> Result<Exit, Failure> {
         "\nRead it, change what does not fit, then:\n  guardd check-config\n  systemctl enable --now guardd    (or, where it runs: guardctl reload)\n  guardctl lock {name}"
     );
     Ok(Exit::Done)
-}
-
-/// The proposal under another name.
-fn renamed(toml: &str, from: &str, to: &str) -> Result<String, Failure> {
-    if from == to {
-        return Ok(toml.to_owned());
-    }
-    let header = |name: &str| format!("[environments.{name}");
-    let text = toml
-        .lines()
-        .map(|line| {
-            let commented = line.trim_start_matches(['#', ' ']);
-            if commented.starts_with(&header(from)) {
-                line.replacen(&header(from), &header(to), 1)
-            } else {
-                line.to_owned()
-            }
-        })
-        .fold(String::new(), |text, line| text + &line + "\n");
-    let file = guard_config::SourceFile::new("proposed".into(), text.clone());
-    guard_config::parse(&[file]).map_err(|e| Failure::of(Exit::Usage, &e))?;
-    Ok(text)
 }
 
 fn place(main: &Path, name: &str) -> PathBuf {

@@ -90,7 +90,7 @@ pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     let down = DownSince::read(&state_dir);
     let ledger = house.1;
     let house = Arc::new(house.0);
-    announce(&house, &start, &down)?;
+    announce(&house, &start, &down);
 
     let canary = state_dir.base().join("canary");
     let watching = Arc::new(Watching::start(&canary, start.config.daemon.watch != Watch::None)?);
@@ -190,7 +190,7 @@ fn notify_commands(config: &Config) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Says in the ledger that the daemon started, and by which configuration.
-fn announce(house: &House, start: &Start, down: &DownSince) -> Result<(), DaemonError> {
+fn announce(house: &House, start: &Start, down: &DownSince) {
     let problems =
         start.refused.iter().flat_map(|p| p.as_slice()).map(ToString::to_string).collect::<Vec<_>>();
     let events = vec![
@@ -209,7 +209,9 @@ fn announce(house: &House, start: &Start, down: &DownSince) -> Result<(), Daemon
         // A full disk must not keep the guard from starting.
         tracing::error!(error = %chain(&e), "the ledger cannot be written");
     }
-    accepted::keep(house, start)
+    if let Err(e) = accepted::keep(house, start) {
+        tracing::error!(error = %chain(&e), "the accepted configuration cannot be kept");
+    }
 }
 
 /// Appends an event of the daemon as a whole; a failure is logged.
@@ -417,6 +419,11 @@ fn tell_locked(warden: &WardenHandle, locked: &guard_api::wire::LockResult) {
         "guarding {root}: {} files, {} directories; changes are shown here, Ctrl-C ends it",
         locked.protected.files, locked.protected.directories
     );
+    if locked.repaired.is_some() {
+        println!(
+            "  against the baseline of an earlier run: what changed since is in `guardctl alerts`;\n  `guardctl unlock` and `guardctl lock` begin anew"
+        );
+    }
     for s in &locked.skipped {
         println!("  not fully covered: {}: {}", s.path, s.why);
     }

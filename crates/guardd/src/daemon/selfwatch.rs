@@ -128,8 +128,7 @@ impl SelfWatch {
         let Some(main) = &self.config_path else { return Vec::new() };
         let further = main.parent().unwrap_or(Path::new("/")).join("environments.d");
         let mut all = vec![main.clone()];
-        let names = std::fs::read_dir(&further).into_iter().flatten().flatten().map(|e| e.path());
-        all.extend(names.filter(|p| p.extension().is_some_and(|e| e == "toml")));
+        all.extend(names_in(&further).into_iter().filter(|p| p.extension().is_some_and(|e| e == "toml")));
         all
     }
 
@@ -140,8 +139,10 @@ impl SelfWatch {
             all.push(own);
         }
         if self.config_path.is_some() {
-            for dir in ["/usr/lib/systemd/system", "/etc/systemd/system"] {
-                all.push(Path::new(dir).join("guardd.service"));
+            for dir in ["/usr/lib/systemd/system", "/etc/systemd/system", "/run/systemd/system"] {
+                let unit = Path::new(dir).join("guardd.service");
+                all.extend(names_in(&unit.with_extension("service.d")));
+                all.push(unit);
             }
         }
         let (keys, public) = (self.house.state_dir.keys(), self.house.state_dir.public());
@@ -205,6 +206,11 @@ fn finding(path: &Path, change: Change, note: Option<String>) -> Finding {
         restored: false,
         note,
     }
+}
+
+/// What is in a directory; nothing where it is not there.
+fn names_in(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
 }
 
 /// A file as it is; read only where it differs from `before` in its attributes.

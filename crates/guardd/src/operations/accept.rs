@@ -7,10 +7,10 @@ use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::ledger::{Event, Record};
 use guard_model::seal::{sealed, sealed_mode};
 use guard_model::{Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
-use guard_store::{BaselineWriter, ManifestDraft};
+use guard_store::{BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
 use guard_tree::{Content, ModeSet, Root};
 
-use super::{OperationError, Phase, Work, now};
+use super::{OperationError, Phase, Work, lock, now};
 use crate::comparer::Expectation;
 use crate::ward::Ward;
 
@@ -30,13 +30,6 @@ pub(crate) struct AcceptTask {
     pub(crate) work: Arc<Work>,
 }
 
-/// An entry whose mode was changed to seal it.
-struct Sealed {
-    path: RelPath,
-    identity: (u64, u64),
-    original: u32,
-}
-
 /// What an acceptance brought.
 pub(crate) struct AcceptDone {
     pub(crate) records: Vec<Record>,
@@ -44,20 +37,19 @@ pub(crate) struct AcceptDone {
 }
 
 impl AcceptTask {
-    /// Accepts all, or nothing where any path differs from what was shown.
+    /// Accepts all, or nothing where any path differs from what was shown. It is
+    /// planned and recovered like a lock of its generation.
     pub(crate) fn run(self) -> Result<AcceptDone, OperationError> {
         self.work.enter(Phase::Hashing, self.shown.len() as u64);
-        let mut accepted = self.observe_as_shown()?;
-        let sealed = self.seal_new(&mut accepted)?;
-        match self.commit(accepted) {
-            Ok(done) => Ok(done),
-            Err(e) => {
-                for Sealed { path, identity, original } in sealed {
-                    self.root.set_mode(&path, identity, original)?;
-                }
-                Err(e)
+        let accepted = self.observe_as_shown()?;
+        let steps = self.steps(&accepted);
+        Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
+        self.seal_and_commit(accepted, &steps).or_else(|cause| {
+            match lock::undo(&self.ward, &self.root, &steps) {
+                Ok(_) => Err(cause),
+                Err(undo) => Err(OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) }),
             }
-        }
+        })
     }
 
     /// The record that each path gets; `None` takes the path out.
@@ -87,35 +79,59 @@ impl AcceptTask {
         if changed.is_empty() { Ok(accepted) } else { Err(OperationError::ChangedSinceShown(changed)) }
     }
 
-    /// Seals what is accepted in a locked environment; what to undo.
-    fn seal_new(
-        &self,
-        accepted: &mut BTreeMap<RelPath, Option<BaselineRecord>>,
-    ) -> Result<Vec<Sealed>, OperationError> {
-        let mut undo = Vec::new();
+    /// What is to be sealed of what is accepted in a locked environment.
+    fn steps(&self, accepted: &BTreeMap<RelPath, Option<BaselineRecord>>) -> Vec<PlanStep> {
         if self.seal == Seal::None || self.expectation.expect != Expect::Sealed {
-            return Ok(undo);
+            return Vec::new();
         }
-        for record in accepted.values_mut().flatten().filter(|r| !r.sealed) {
-            let sealable = matches!(record.role, Role::Protected | Role::Sensitive)
-                && record.entry.kind == Kind::File
-                && record.entry.nlink == 1;
-            if !sealable {
-                continue;
+        let sealable = |r: &&BaselineRecord| {
+            !r.sealed
+                && matches!(r.role, Role::Protected | Role::Sensitive)
+                && r.entry.kind == Kind::File
+                && r.entry.nlink == 1
+        };
+        accepted
+            .values()
+            .flatten()
+            .filter(sealable)
+            .map(|r| PlanStep {
+                path: r.path.clone(),
+                identity: (self.expectation.device.on_disk(r.entry.dev), r.entry.ino),
+                mode_before: r.entry.mode,
+                mode_after: sealed_mode(r.entry.mode),
+            })
+            .collect()
+    }
+
+    fn seal_and_commit(
+        &self,
+        mut accepted: BTreeMap<RelPath, Option<BaselineRecord>>,
+        steps: &[PlanStep],
+    ) -> Result<AcceptDone, OperationError> {
+        for step in steps {
+            let set = self.root.set_mode(&step.path, step.identity, step.mode_after)?;
+            let Some(Some(record)) = accepted.get_mut(&step.path) else { continue };
+            if matches!(set, ModeSet::Done | ModeSet::Already) {
+                record.sealed = true;
+                if let Observed::Present(now) = self.root.observe(&step.path, Content::Skip) {
+                    record.entry.ctime = now.ctime;
+                }
             }
-            let original = record.entry.clone();
-            let identity = (self.expectation.device.on_disk(original.dev), original.ino);
-            match self.root.set_mode(&record.path, identity, sealed_mode(original.mode))? {
-                ModeSet::Done | ModeSet::Already => {}
-                _ => continue,
-            }
-            undo.push(Sealed { path: record.path.clone(), identity, original: original.mode });
-            if let Observed::Present(now) = self.root.observe(&record.path, Content::Skip) {
-                record.entry.ctime = now.ctime;
-            }
-            record.sealed = true;
         }
-        Ok(undo)
+        self.commit(accepted)
+    }
+
+    fn plan_header(&self) -> PlanHeader {
+        PlanHeader {
+            environment: self.ward.name.clone(),
+            kind: PlanKind::Lock,
+            generation: self.generation,
+            at: now(),
+            by: self.by.clone(),
+            reason: self.reason.clone(),
+            root: self.expectation.baseline.manifest().root.clone(),
+            root_identity: self.root.identity(),
+        }
     }
 
     fn commit(

@@ -63,13 +63,12 @@ pub(crate) struct LockDone {
 pub(crate) const LISTED: usize = 200;
 
 impl LockTask {
-    /// Locks. Where it fails, every mode is as it was.
+    /// Locks. Where it fails, every mode is as it was. The plan stays until the
+    /// lock file says what the ledger says.
     pub(crate) fn run(self) -> Result<LockDone, OperationError> {
         let survey = self.survey()?;
         let steps = survey.steps();
-        if !steps.is_empty() {
-            Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
-        }
+        Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
         match self.seal_and_commit(&survey, &steps) {
             Ok(done) => Ok(done),
             Err(cause) => match undo(&self.ward, &self.root, &steps) {

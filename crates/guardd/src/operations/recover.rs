@@ -2,13 +2,14 @@
 //!
 //! | plan | ledger says | so |
 //! |---|---|---|
-//! | lock | locked | it was committed: the plan has served |
-//! | lock | unlocked | it was not: every mode is given back |
+//! | lock, accept | locked by its generation or a later one | it was committed: the plan has served |
+//! | lock, accept | anything else | it was not: every mode is given back |
 //! | unlock | unlocked | it was committed: the rest of the modes is given back |
 //! | unlock | locked | it was not, and had changed nothing |
 
 use guard_model::baseline::LockState;
 use guard_model::ledger::Event;
+use guard_model::state::EnvironmentState;
 use guard_store::{Plan, PlanKind, PlanStep};
 use guard_tree::Root;
 
@@ -17,20 +18,30 @@ use crate::comparer::DeviceMap;
 use crate::ward::Ward;
 
 /// Finishes or undoes; says what it did as an event for the ledger.
-pub(crate) fn recover(ward: &Ward, root: &Root, state: LockState) -> Result<Option<Event>, OperationError> {
+pub(crate) fn recover(
+    ward: &Ward,
+    root: &Root,
+    state: &EnvironmentState,
+) -> Result<Option<Event>, OperationError> {
     let Some(plan) = Plan::load(&ward.house.state_dir, &ward.name)? else { return Ok(None) };
     let kind = plan.header().kind;
     let steps = on_this_boot(&plan, root)?;
-    let how = match (kind, state) {
-        (PlanKind::Lock, LockState::Locked) => {
+    let newest = state.baseline.as_ref().map_or(0, |b| b.generation);
+    // An acceptance plans like a lock, in an environment that is locked already.
+    let committed = match kind {
+        PlanKind::Lock => state.state == LockState::Locked && newest >= plan.header().generation,
+        PlanKind::Unlock => state.state == LockState::Unlocked,
+    };
+    let how = match (kind, committed) {
+        (PlanKind::Lock, true) => {
             Plan::clear(&ward.house.state_dir, &ward.name)?;
             "finished: it was committed and complete".to_owned()
         }
-        (PlanKind::Lock, LockState::Unlocked) => {
+        (PlanKind::Lock, false) => {
             let undone = lock::undo(ward, root, &steps)?;
             format!("undone: {undone} modes given back")
         }
-        (PlanKind::Unlock, LockState::Unlocked) => {
+        (PlanKind::Unlock, true) => {
             let done = unlock::give_back(root, &steps, &Work::default())?;
             Plan::clear(&ward.house.state_dir, &ward.name)?;
             format!(
@@ -39,7 +50,7 @@ pub(crate) fn recover(ward: &Ward, root: &Root, state: LockState) -> Result<Opti
                 done.left.len()
             )
         }
-        (PlanKind::Unlock, LockState::Locked) => {
+        (PlanKind::Unlock, false) => {
             Plan::clear(&ward.house.state_dir, &ward.name)?;
             "undone: it had not been committed and had changed nothing".to_owned()
         }

@@ -44,13 +44,12 @@ pub(crate) struct Unsealed {
 impl UnlockTask {
     /// Unlocks. The ledger record is the commit point: a failure before it
     /// changes nothing, an interruption after it is finished at the next start.
+    /// The plan stays until the lock file says what the ledger says.
     pub(crate) fn run(self) -> Result<UnlockDone, OperationError> {
         let steps = steps(&self.baseline, self.device)?;
         self.work.check_cancelled()?;
         self.work.enter(Phase::Unsealing, steps.len() as u64);
-        if !steps.is_empty() {
-            Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
-        }
+        Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
         let records = match self.ward.append(vec![self.opened.clone()]) {
             Ok(records) => records,
             Err(e) => {
@@ -59,7 +58,6 @@ impl UnlockTask {
             }
         };
         let unsealed = give_back(&self.root, &steps, &self.work)?;
-        Plan::clear(&self.ward.house.state_dir, &self.ward.name)?;
         Ok(UnlockDone { records, unsealed })
     }
 }

@@ -32,11 +32,15 @@ impl Warden {
 
     /// Raises what was not reported yet: as an alert while locked, under the window while unlocked.
     pub(super) fn raise(&mut self, findings: Vec<Weighed>) {
-        let new = self.raised.only_new(findings);
+        let locked = Ward::is_locked(&self.state);
+        let new = match locked {
+            true => self.raised.only_new(findings),
+            false => self.raised.only_new_in_window(findings),
+        };
         if new.is_empty() {
             return;
         }
-        if !Ward::is_locked(&self.state) {
+        if !locked {
             if let Some(window) = self.state.window.as_ref().map(|w| w.id) {
                 let findings = new.iter().map(|(f, _)| f.clone()).collect();
                 self.record(vec![Event::WindowChange { window, findings }]);

@@ -19,6 +19,8 @@ pub(super) struct Gaps {
 #[derive(Debug, Clone, Copy)]
 struct OpenGap {
     id: u64,
+    /// `None` for one that an earlier run left open.
+    cause: Option<GapCause>,
     /// The least scan that closes it.
     needs: ScanKind,
     /// Boot-time clock, microseconds: only a scan that began later counts.
@@ -41,14 +43,24 @@ impl Gaps {
             .gaps
             .iter()
             .filter(|g| g.until.is_none())
-            .map(|g| OpenGap { id: g.id, needs: ScanKind::Rehash, opened_us: 0 })
+            .map(|g| OpenGap { id: g.id, cause: None, needs: ScanKind::Rehash, opened_us: 0 })
             .collect();
         Self { open, closing: None }
     }
 
     pub(super) fn opened(&mut self, id: u64, cause: GapCause, now_us: u64) {
         let needs = if cause == GapCause::Down { ScanKind::Rehash } else { ScanKind::Sweep };
-        self.open.push(OpenGap { id, needs, opened_us: now_us });
+        self.open.push(OpenGap { id, cause: Some(cause), needs, opened_us: now_us });
+    }
+
+    /// Is a gap of this cause open? Then it goes on, and only a scan that begins after now closes it.
+    pub(super) fn goes_on(&mut self, cause: GapCause, now_us: u64) -> bool {
+        let Some(gap) = self.open.iter_mut().find(|g| g.cause == Some(cause)) else { return false };
+        gap.opened_us = now_us;
+        if let Some(closing) = &mut self.closing {
+            closing.ids.retain(|id| *id != gap.id);
+        }
+        true
     }
 
     /// True while a gap waits for a sweep that has not begun since it opened.
@@ -112,7 +124,8 @@ impl Gaps {
 impl Warden {
     /// Hints were lost just now.
     pub(super) fn hints_lost(&mut self, cause: GapCause, detail: String) {
-        if self.held.is_some() {
+        let now_us = guard_sys::clock::boottime_micros();
+        if self.held.is_some() && !self.gaps.goes_on(cause, now_us) {
             self.open_gap(cause, crate::operations::now(), detail);
         }
     }

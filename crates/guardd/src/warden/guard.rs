@@ -28,9 +28,27 @@ pub(super) struct Guard {
     /// Paths outside the tree that are reported as differing.
     reported: BTreeSet<String>,
     root_lost: bool,
+    last_relock_us: Option<u64>,
 }
 
 impl Guard {
+    /// A relock that fails, because the root is away, say, is tried again at this distance.
+    const RELOCK_AGAIN_US: u64 = 15_000_000;
+
+    fn relock_may_be_tried(&self) -> bool {
+        let now = guard_sys::clock::boottime_micros();
+        self.last_relock_us.is_none_or(|at| now.saturating_sub(at) >= Self::RELOCK_AGAIN_US)
+    }
+
+    fn relock_tried(&mut self) {
+        self.last_relock_us = Some(guard_sys::clock::boottime_micros());
+    }
+
+    /// A relock came about: the next window's end is not held up by this one's.
+    pub(super) fn relocked(&mut self) {
+        self.last_relock_us = None;
+    }
+
     /// Is the next look due? If so it counts as done.
     pub(super) fn tick_due(&mut self) -> bool {
         let now = guard_sys::clock::boottime_micros();
@@ -107,11 +125,13 @@ impl Warden {
     /// Finishes or undoes what was cut short.
     pub(super) fn recover(&mut self) {
         let Some(root) = self.root.clone() else { return };
-        match recover::recover(&self.ward, &root, self.state.state) {
+        match recover::recover(&self.ward, &root, &self.state) {
             Ok(None) => {}
             Ok(Some(event)) => {
                 tracing::warn!(environment = self.ward.name, ?event, "an operation had been cut short");
                 self.record(vec![event]);
+                // It may have been cut short before the lock file was written.
+                self.renew_lock_file();
             }
             Err(e) => {
                 self.left_out.needs_operator =
@@ -280,9 +300,11 @@ impl Warden {
 
     /// Locks again where the window's time is up.
     pub(super) fn end_window_in_time(&mut self) {
-        if self.running.is_none()
-            && let Some(window) = self.ended_window()
-        {
+        if self.running.is_some() || !self.guard.relock_may_be_tried() {
+            return;
+        }
+        if let Some(window) = self.ended_window() {
+            self.guard.relock_tried();
             self.begin_relock(window, WindowEnd::Timer);
         }
     }

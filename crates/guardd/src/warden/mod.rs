@@ -276,9 +276,9 @@ impl Warden {
     }
 
     fn timers(&mut self) {
-        self.write_what_waits();
         self.observe_touched();
         if self.guard.tick_due() {
+            self.write_what_waits();
             self.check_root();
             self.check_lock_file();
             self.end_window_in_time();
@@ -330,10 +330,9 @@ impl Warden {
                     self.take_in(&records);
                     return records;
                 }
+                // `status` says so for as long as anything waits.
                 Err(e) => {
                     tracing::error!(error = %crate::failure::chain(&e), "the ledger cannot be written");
-                    self.trouble =
-                        Some(format!("the ledger cannot be written: {}", crate::failure::chain(&e)));
                 }
             }
         }
@@ -367,7 +366,6 @@ impl Warden {
         let waiting: Vec<Event> = self.unwritten.iter().cloned().collect();
         if let Ok(records) = self.ward.append(waiting) {
             self.unwritten.clear();
-            self.trouble = None;
             self.take_in(&records);
             // What these alerts hold is known again by reading it back.
             if let Ok(open) = self.ward.house.index().alerts(Some(&self.ward.name), AlertScope::Unresolved) {

@@ -101,8 +101,9 @@ impl Warden {
         self.take_in(&done.records);
         self.trouble = None;
         self.load_baseline();
-        self.clear_plan();
         self.renew_lock_file();
+        self.clear_plan();
+        self.prune_baselines();
         // What was found before is part of the new baseline; its alerts stay until somebody looks.
         let generation = self.state.baseline.as_ref().map_or(0, |b| b.generation);
         let mut events: Vec<Event> = self.gaps.covered_by_new_baseline();
@@ -124,6 +125,7 @@ impl Warden {
         self.record(events);
         // The watches stand since before the walk, by the same policy: renewing them would be a gap.
         self.scans.all_was_read();
+        self.guard.relocked();
         let unsealed: Vec<Skipped> = done
             .unsealed
             .0
@@ -194,6 +196,7 @@ impl Warden {
     fn unlocked(&mut self, began: Instant, done: UnlockDone) -> UnlockResult {
         self.take_in(&done.records);
         self.renew_lock_file();
+        self.clear_plan();
         // Differences found while locked keep their alerts; inside the window they are changes anew.
         self.raised.close_group();
         if self.held.as_ref().is_some_and(|h| h.policy.text() != self.config.policy.text()) {
@@ -229,6 +232,8 @@ impl Warden {
         self.take_in(&done.records);
         self.load_baseline();
         self.renew_lock_file();
+        self.clear_plan();
+        self.prune_baselines();
         let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
         let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
         for text in &texts {
@@ -253,6 +258,16 @@ impl Warden {
             environment: self.ward.name.clone(),
             generation: done.generation,
             accepted: texts,
+        }
+    }
+
+    /// Removes the oldest generations beyond those that are kept.
+    fn prune_baselines(&self) {
+        use guard_store::baseline::{KEEP, prune};
+        let current = self.state.baseline.as_ref().map_or(0, |b| b.generation);
+        if let Err(e) = prune(&self.ward.house.state_dir, &self.ward.name, KEEP, current) {
+            // They only take space; the next lock tries again.
+            tracing::warn!(error = %chain(&e), "old baselines could not be removed");
         }
     }
 

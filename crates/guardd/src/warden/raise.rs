@@ -16,6 +16,8 @@ struct Reported {
     /// The alert that holds it; `None` for a change recorded under a window.
     alert: Option<u64>,
     print: Digest,
+    /// The same without what sealing and unsealing change.
+    core: Digest,
 }
 
 /// One environment's findings that still stand, and the alert that is open for more.
@@ -34,7 +36,7 @@ impl Raised {
         let mut by_path = HashMap::new();
         for alert in alerts {
             for f in alert.findings.iter().filter(|f| !alert.settled.contains(&f.path)) {
-                by_path.insert(f.path.clone(), Reported { alert: Some(alert.id), print: print_of(f) });
+                by_path.insert(f.path.clone(), Reported::of(Some(alert.id), f));
             }
         }
         Self { by_path, group: None }
@@ -46,6 +48,15 @@ impl Raised {
             .into_iter()
             .filter(|(f, _)| self.by_path.get(&f.path).is_none_or(|r| r.print != print_of(f)))
             .collect()
+    }
+
+    /// Leaves out what was reported already, and under a window also what an alert
+    /// held before it opened: giving back the modes changed nothing else of it.
+    pub(super) fn only_new_in_window(&self, findings: Vec<Weighed>) -> Vec<Weighed> {
+        let held = |f: &Finding| {
+            self.by_path.get(&f.path).is_some_and(|r| r.alert.is_some() && r.core == core_of(f))
+        };
+        self.only_new(findings).into_iter().filter(|(f, _)| !held(f)).collect()
     }
 
     /// The event that raises `findings` (not empty): a new alert or one that grows.
@@ -69,7 +80,7 @@ impl Raised {
     /// What was raised under `alert` is remembered.
     pub(super) fn remember(&mut self, alert: Option<u64>, findings: &[Weighed]) {
         for (f, _) in findings {
-            self.by_path.insert(f.path.clone(), Reported { alert, print: print_of(f) });
+            self.by_path.insert(f.path.clone(), Reported::of(alert, f));
         }
     }
 
@@ -113,6 +124,24 @@ impl Raised {
     }
 }
 
+impl Reported {
+    fn of(alert: Option<u64>, finding: &Finding) -> Self {
+        Self { alert, print: print_of(finding), core: core_of(finding) }
+    }
+}
+
+/// What is there, without mode and xattrs (an ACL's mask follows the mode).
+fn core_of(finding: &Finding) -> Digest {
+    let after = finding.after.clone().map(|mut e| {
+        e.ctime = Stamp::default();
+        e.mode = 0;
+        e.xattrs.clear();
+        e
+    });
+    let text = serde_json::to_vec(&after).unwrap_or_default();
+    guard_model::ledger::line_hash(&text)
+}
+
 /// What makes two findings of one path the same: how it differs and what is there.
 /// ctime is left out, since restoring an mtime or adding a link moves it without a difference.
 fn print_of(finding: &Finding) -> Digest {
@@ -154,6 +183,15 @@ mod tests {
         assert_eq!(r.only_new(vec![finding("a", Change::Content)]).len(), 1);
         assert_eq!(r.settle("a"), Some(1));
         assert_eq!(r.only_new(vec![finding("a", Change::Mode)]).len(), 1);
+    }
+
+    #[test]
+    fn what_an_alert_held_before_the_window_is_no_change_of_the_window() {
+        let mut r = Raised::default();
+        r.remember(Some(1), &[finding("a", Change::Content)]);
+        let unsealed = vec![finding("a", Change::Mode), finding("b", Change::Content)];
+        let new = r.only_new_in_window(unsealed);
+        assert_eq!(new.iter().map(|(f, _)| f.path.as_str()).collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

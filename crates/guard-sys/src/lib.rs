@@ -8,6 +8,7 @@ pub mod clock;
 pub mod dir;
 pub mod flags;
 pub mod journal;
+pub mod mounts;
 pub mod open;
 pub mod peer;
 pub mod priority;

@@ -2,6 +2,7 @@
 //! right, and hands hints on.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,9 +48,14 @@ impl Environment {
         canary: Arc<Canary>,
         sink: Sink,
     ) -> Result<(Self, WatchReport), WatchError> {
-        let report = tree.raise()?;
+        let mut report = tree.raise()?;
+        let absent = tree.absence();
         let shared = Arc::new(Shared { id, inbox, tree: Mutex::new(tree), canary, sink });
         shared.tell_failures(&report);
+        if let Some(words) = absent {
+            report.failed.insert(0, (RelPath::root(), words.clone()));
+            shared.gap(GapCause::Root, words);
+        }
         let worker = Arc::clone(&shared);
         let worker = std::thread::Builder::new()
             .name(format!("watch-{}", id.0))
@@ -60,16 +66,22 @@ impl Environment {
 
     /// Puts all watches up anew.
     pub(crate) fn rebuild(&self) -> Result<WatchReport, WatchError> {
-        let (before, report) = {
+        let (before, mut report, absent) = {
             let mut tree = self.shared.tree();
             let before = tree.report();
-            (before, tree.raise()?)
+            (before, tree.raise()?, tree.absence())
         };
         self.shared.again();
         if report.failed != before.failed {
             self.shared.tell_failures(&report);
         }
+        report.failed.splice(0..0, absent.map(|words| (RelPath::root(), words)));
         Ok(report)
+    }
+
+    /// Something was mounted or unmounted there: as if a directory was replaced.
+    pub(crate) fn mounted(&self, place: &Path) {
+        self.shared.inbox.path(place.to_owned(), News::Structure);
     }
 
     /// The canaries' directory was made anew.
@@ -282,9 +294,9 @@ fn root_reason(tree: &Tree, moved: bool) -> Option<Reason> {
     let root = tree.root().display();
     let words = match tree.root_now() {
         RootNow::Same if !moved => return None,
-        RootNow::Same => format!("{root}, or a directory above it, was moved away and back"),
+        RootNow::Same => format!("{root}, or a directory above it, was moved away and back or mounted over"),
         RootNow::Other => format!("{root} is another directory than before"),
-        RootNow::Gone => format!("{root} is gone"),
+        RootNow::Gone => format!("{root} is not there, or no directory"),
     };
     Some((GapCause::Root, words))
 }

@@ -18,9 +18,6 @@ pub enum WatchError {
         #[source]
         source: std::io::Error,
     },
-    /// The root is not a directory.
-    #[error("{} is not a directory", .0.display())]
-    NotADirectory(PathBuf),
     /// The root is not absolute, so events could not be told apart.
     #[error("{} is not an absolute path", .0.display())]
     Relative(PathBuf),

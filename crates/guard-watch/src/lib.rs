@@ -3,7 +3,8 @@
 //! Each environment has its own inotify instance, reader thread and worker
 //! thread, so a storm in one tree neither delays nor overflows another. The
 //! reader's callback only drops access events and adds a path to a set; the
-//! worker adds and removes watches and hands [`Hint`]s on.
+//! worker adds and removes watches and hands [`Hint`]s on. One more thread waits
+//! for the mount table, which no inotify event tells of.
 //!
 //! Architecture invariant: nothing here compares, hashes or believes anything.
 //! A hint says where to look; an observation made elsewhere decides. Whatever
@@ -19,6 +20,7 @@ mod error;
 mod hint;
 mod inbox;
 mod inotify;
+mod mounts;
 mod tree;
 mod watcher;
 

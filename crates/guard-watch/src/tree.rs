@@ -194,6 +194,12 @@ impl Tree {
         }
     }
 
+    /// Says so where there was no root to put watches up in.
+    pub(crate) fn absence(&self) -> Option<String> {
+        let absent = self.backend.is_some() && self.root.is_none();
+        absent.then(|| format!("{} is not there, or no directory", self.ground.root.display()))
+    }
+
     /// Where `path` lies.
     pub(crate) fn locate(&self, path: &Path) -> Place {
         // They may lie inside the root, and are no news there.

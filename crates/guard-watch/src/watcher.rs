@@ -13,6 +13,7 @@ use crate::environment::{Environment, Sink};
 use crate::error::WatchError;
 use crate::hint::{EnvId, Hint, WatchReport};
 use crate::inbox::Inbox;
+use crate::mounts::Mounts;
 use crate::tree::{Ground, Tree};
 
 /// Watches environments and hands hints to one sink.
@@ -23,9 +24,12 @@ use crate::tree::{Ground, Tree};
 pub struct Watcher {
     canary: Arc<Canary>,
     sink: Sink,
-    environments: Mutex<BTreeMap<EnvId, Arc<Environment>>>,
+    environments: Arc<Environments>,
     start: Start,
+    _mounts: Option<Mounts>,
 }
+
+type Environments = Mutex<BTreeMap<EnvId, Arc<Environment>>>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -45,11 +49,21 @@ impl Watcher {
     }
 
     pub(crate) fn start_by(canary_dir: &Path, sink: Sink, start: Start) -> Result<Self, WatchError> {
-        Ok(Self { canary: Arc::new(Canary::new(canary_dir)?), sink, environments: Mutex::default(), start })
+        let canary = Arc::new(Canary::new(canary_dir)?);
+        let environments: Arc<Environments> = Arc::default();
+        let told = Arc::downgrade(&environments);
+        let mounts = Mounts::watch(move |place| {
+            let Some(environments) = told.upgrade() else { return };
+            lock(&environments).values().for_each(|e| e.mounted(place));
+        });
+        let mounts = mounts
+            .inspect_err(|error| tracing::error!(%error, "mounts are not followed; rehashes find what is mounted over a path"))
+            .ok();
+        Ok(Self { canary, sink, environments, start, _mounts: mounts })
     }
 
     fn environments(&self) -> MutexGuard<'_, BTreeMap<EnvId, Arc<Environment>>> {
-        self.environments.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.environments)
     }
 
     /// Watches every directory of `root` (absolute and canonical) that the
@@ -57,8 +71,12 @@ impl Watcher {
     /// cannot be watched are in the report, and are told as one
     /// [`Hint::Gap`] too.
     ///
+    /// A root that is not there, or is no directory, is in the report as `.`; it
+    /// is waited for, and told as a gap ([`guard_model::ledger::GapCause::Root`])
+    /// now and when it appears.
+    ///
     /// # Errors
-    /// Where the number is in use, the root is no directory, or no inotify
+    /// Where the number is in use, the path is not absolute, or no inotify
     /// instance can be had.
     pub fn add_environment(
         &self,
@@ -68,10 +86,6 @@ impl Watcher {
     ) -> Result<WatchReport, WatchError> {
         if !root.is_absolute() {
             return Err(WatchError::Relative(root.to_owned()));
-        }
-        let metadata = root.symlink_metadata().map_err(|e| WatchError::io("look at", root, e))?;
-        if !metadata.is_dir() {
-            return Err(WatchError::NotADirectory(root.to_owned()));
         }
         if self.environments().contains_key(&env) {
             return Err(WatchError::Twice(env));
@@ -138,4 +152,8 @@ impl Watcher {
     pub fn backend(&self) -> &'static str {
         "inotify"
     }
+}
+
+fn lock(environments: &Environments) -> MutexGuard<'_, BTreeMap<EnvId, Arc<Environment>>> {
+    environments.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -317,12 +317,8 @@ fn a_directory_that_may_not_be_read_is_said_and_watched_once_it_may() {
 fn misuse_is_refused() {
     let g = Ground::new(&[], everything());
     assert!(matches!(g.watcher.add_environment(ENV, &g.root, everything()), Err(WatchError::Twice(ENV))));
-    let file = g.dir.path().join("file");
-    fs::write(&file, "x").unwrap();
-    let add = |root: &std::path::Path| g.watcher.add_environment(EnvId(9), root, everything()).unwrap_err();
-    assert!(matches!(add(&file), WatchError::NotADirectory(_)));
-    assert!(matches!(add("relative".as_ref()), WatchError::Relative(_)));
-    assert!(matches!(add(&g.dir.path().join("none")), WatchError::Io { .. }));
+    let relative = g.watcher.add_environment(EnvId(9), "relative".as_ref(), everything());
+    assert!(matches!(relative, Err(WatchError::Relative(_))));
     assert!(matches!(g.watcher.rebuild(EnvId(9)), Err(WatchError::Unknown(EnvId(9)))));
     g.watcher.remove_environment(EnvId(9));
 }
@@ -355,4 +351,75 @@ fn reading_everything_at_full_speed_makes_no_gap() {
     });
     let hints = g.settle();
     assert!(hints.iter().all(|h| matches!(h, Hint::Alive { .. })), "{hints:?}");
+}
+
+#[test]
+fn a_root_that_is_not_there_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap().join("not/yet/there");
+    let g = Ground::at(dir, root.clone(), everything());
+    assert_eq!(g.report.directories, 0);
+    assert_eq!(g.report.failed[0].0, rel("."));
+    g.heard.until("the gap", |h| h.iter().any(|h| is_gap(h, GapCause::Root)));
+    g.heard.clear();
+    fs::create_dir_all(root.parent().unwrap()).unwrap();
+    fs::write(&root, "a file").unwrap();
+    g.settle();
+    fs::remove_file(&root).unwrap();
+    fs::create_dir_all(root.join("sub")).unwrap();
+    g.heard.until("a gap", |h| h.iter().any(|h| is_gap(h, GapCause::Root)));
+    let end = std::time::Instant::now() + support::PATIENCE;
+    while g.watcher.rebuild(ENV).unwrap().directories != 2 {
+        assert!(std::time::Instant::now() < end);
+    }
+    g.assert_watched("sub");
+}
+
+/// A tmpfs, unmounted at the end.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// `None` where mounting is not permitted.
+    fn over(path: &std::path::Path) -> Option<Self> {
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", path, "tmpfs", flags, None).ok()?;
+        Some(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn something_mounted_over_a_directory_is_told_and_watched() {
+    let g = Ground::new(&["a/b", "c"], everything());
+    let Some(mounted) = Mounted::over(&g.path("a")) else { return };
+    g.heard.one(&touch("a"));
+    g.heard.one(&tree("a"));
+    fs::create_dir(g.path("a/on-top")).unwrap();
+    g.heard.one(&tree("a/on-top"));
+    g.assert_watched("a/on-top");
+    g.heard.clear();
+    drop(mounted);
+    g.heard.one(&tree("a"));
+    g.assert_watched("a/b");
+    assert!(g.heard.all().iter().all(|h| !matches!(h, Hint::Gap { .. })));
+}
+
+#[test]
+fn something_mounted_over_the_root_or_above_it_is_a_gap() {
+    let g = Ground::new(&["a"], everything());
+    let above = g.root.parent().unwrap();
+    for place in [g.root.as_path(), above] {
+        g.heard.clear();
+        let Some(mounted) = Mounted::over(place) else { return };
+        g.heard.until("the gap", |h| h.iter().any(|h| is_gap(h, GapCause::Root)));
+        g.heard.clear();
+        drop(mounted);
+        g.heard.until("the second gap", |h| h.iter().any(|h| is_gap(h, GapCause::Root)));
+    }
+    g.assert_watched("a");
 }

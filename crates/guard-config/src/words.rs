@@ -6,14 +6,24 @@ use crate::section::{At, Place, Report};
 /// The longest name of an environment: it becomes part of file names.
 const LONGEST_NAME: usize = 31;
 
+/// The daemon raises alerts about its own files under this name.
+const RESERVED: &str = "guardd";
+
 /// The longest group name that Linux's tools make (`groupadd(8)`).
 const LONGEST_GROUP: usize = 32;
 
-/// `[a-z][a-z0-9-]{0,30}`.
+/// `[a-z][a-z0-9-]{0,30}`, and not [`RESERVED`].
 pub(crate) fn environment(place: &Place, report: &Report, name: &str) {
     let fits = name.len() <= LONGEST_NAME
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if name == RESERVED {
+        report.push(place.problem(
+            format!("{} is what alerts about guardd itself are filed under", quoted(name)),
+            "give the environment another name, as in `production`".to_owned(),
+        ));
+        return;
+    }
     if fits {
         return;
     }

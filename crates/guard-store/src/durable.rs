@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -67,11 +67,56 @@ pub(crate) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result
     let temporary = dir.join(format!(".{name}.new"));
     let target = dir.join(name);
     remove_if_there(&temporary)?;
+    let written = Temporary::file(temporary.clone());
     let mut file = create_new(&temporary, mode)?;
     file.write_all(bytes).map_err(StoreError::io("write", &temporary))?;
     file.sync_all().map_err(StoreError::io("fsync", &temporary))?;
-    std::fs::rename(&temporary, &target).map_err(StoreError::io("replace", &target))?;
+    written.rename(&target)?;
     sync_dir(dir)
+}
+
+/// Something being written, removed again unless it gets its final name: on a
+/// full disk what failed must not keep the space.
+pub(crate) struct Temporary {
+    path: PathBuf,
+    is_dir: bool,
+    kept: bool,
+}
+
+impl Temporary {
+    pub(crate) fn file(path: PathBuf) -> Self {
+        Self { path, is_dir: false, kept: false }
+    }
+
+    pub(crate) fn dir(path: PathBuf) -> Self {
+        Self { path, is_dir: true, kept: false }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its final name, replacing a file that has it.
+    pub(crate) fn rename(mut self, target: &Path) -> Result<(), StoreError> {
+        std::fs::rename(&self.path, target).map_err(StoreError::io("replace", target))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let removed =
+            if self.is_dir { std::fs::remove_dir_all(&self.path) } else { std::fs::remove_file(&self.path) };
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove what was not finished");
+        }
+    }
 }
 
 /// Removes a file; that it is not there is no error.

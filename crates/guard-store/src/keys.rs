@@ -30,7 +30,7 @@ const MAX_KEY_BYTES: u64 = 16 * 1024;
 pub enum KeyOrigin {
     /// Nothing was there: the first start.
     Created,
-    /// The private key was gone though a public one was there. A new key was
+    /// The private key was gone though a public one or a ledger was there. A new key was
     /// made; what the old one signed no longer verifies.
     Replaced {
         /// Fingerprint of the lost key, or why it could not be read.
@@ -76,7 +76,7 @@ impl HostKey {
             Err(e) if e.is_not_found() => {
                 let origin = match PublicKey::load(state) {
                     Ok(lost) => KeyOrigin::Replaced { lost: lost.fingerprint() },
-                    Err(e) if e.is_not_found() => KeyOrigin::Created,
+                    Err(e) if e.is_not_found() && !has_signed(state)? => KeyOrigin::Created,
                     Err(e) => KeyOrigin::Replaced { lost: e.to_string() },
                 };
                 (create_private(state)?, origin)
@@ -148,6 +148,13 @@ impl HostKey {
     pub fn fingerprint(&self) -> String {
         self.public().fingerprint()
     }
+}
+
+/// Was a host key here that signed things?
+fn has_signed(state: &StatePaths) -> Result<bool, StoreError> {
+    let dir = state.ledger();
+    let mut entries = std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?;
+    Ok(entries.next().is_some())
 }
 
 fn parse_private(text: &[u8], path: &Path) -> Result<ssh_key::PrivateKey, StoreError> {

@@ -15,7 +15,7 @@ use guard_model::{Digest, RelPath, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::durable::{self, ReadAt};
+use crate::durable::{self, ReadAt, Temporary};
 use crate::error::{Damage, StoreError};
 use crate::state_dir::{StateDir, StatePaths, checked_name};
 
@@ -99,6 +99,7 @@ impl Plan {
         let path = path_of(state, &header.environment)?;
         let temporary = path.with_extension("new");
         durable::remove_if_there(&temporary)?;
+        let unfinished = Temporary::file(temporary.clone());
         let file = durable::create_new(&temporary, 0o600)?;
         let mut out = Hashing { to: BufWriter::new(file), hash: Sha256::new() };
         let failed = || StoreError::io("write", &temporary);
@@ -112,7 +113,7 @@ impl Plan {
         write_line(&mut out, "a plan's end", &Trailer { steps: count, sha256 })?.map_err(failed())?;
         let file = out.to.into_inner().map_err(|e| failed()(e.into_error()))?;
         file.sync_all().map_err(StoreError::io("fsync", &temporary))?;
-        std::fs::rename(&temporary, &path).map_err(StoreError::io("replace", &path))?;
+        unfinished.rename(&path)?;
         durable::sync_dir(&state.plans())
     }
 

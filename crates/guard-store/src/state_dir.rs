@@ -153,6 +153,10 @@ impl StateDir {
             make_dir(&dir, mode)?;
         }
         durable::sync_dir(&base)?;
+        if let Some(Err(error)) = base.parent().map(durable::sync_dir) {
+            // Not ours, and perhaps not readable for us; then it was there before.
+            tracing::debug!(error = error.with_causes(), "cannot make the state directory's name durable");
+        }
         let lock = take_lock(&paths)?;
         Ok(Self { paths, _lock: Arc::new(lock) })
     }

@@ -241,3 +241,97 @@ pub(super) fn record(key: Key<'_>, body: &[u8]) -> Decoded<BaselineRecord> {
         },
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..most)
+    }
+
+    fn stamp() -> impl Strategy<Value = Stamp> {
+        (any::<i64>(), any::<u32>()).prop_map(|(sec, nsec)| Stamp { sec, nsec })
+    }
+
+    fn path() -> impl Strategy<Value = RelPath> {
+        prop::collection::vec(bytes(20), 0..6)
+            .prop_map(|parts| parts.iter().fold(RelPath::root(), |dir, name| dir.join(name).unwrap_or(dir)))
+    }
+
+    prop_compose! {
+        fn numbers()(mode in any::<u32>(), uid in any::<u32>(), gid in any::<u32>(), size in any::<u64>(),
+                     dev in any::<u64>(), ino in any::<u64>(), nlink in any::<u32>(), rdev in any::<u64>(),
+                     flags in any::<u32>(), mtime in stamp(), ctime in stamp()) -> Entry {
+            Entry { kind: Kind::File, mode, uid, gid, size, mtime, ctime, dev, ino, nlink, rdev, flags,
+                    target: None, xattrs: vec![], sha256: None }
+        }
+    }
+
+    prop_compose! {
+        pub(in super::super) fn records()(path in path(), entry in numbers(), kind in 0..KINDS.len(),
+                role in 0..ROLES.len(), sealed in any::<bool>(), skip in prop::option::of(0..SKIPS.len()),
+                target in prop::option::of(bytes(40)), plain in any::<bool>(),
+                xattrs in prop::collection::vec((bytes(10), bytes(60)), 0..4),
+                sha256 in prop::option::of(any::<[u8; 32]>())) -> BaselineRecord {
+            let mut entry = Entry { kind: KINDS[kind], target, xattrs, sha256: sha256.map(Digest), ..entry };
+            if plain {
+                (entry.rdev, entry.flags) = (0, 0);
+            }
+            BaselineRecord { path, role: ROLES[role], sealed, skip: skip.map(|s| SKIPS[s]), entry }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(r in records()) {
+            let mut body = Vec::new();
+            put_body(&mut body, &r);
+            prop_assert_eq!(record(key_of(&r.path), &body), Ok(r));
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(r in records(), at in any::<prop::sample::Index>(), to: u8, cut: bool) {
+            let mut body = Vec::new();
+            put_body(&mut body, &r);
+            let at = at.index(body.len());
+            body[at] = to;
+            if cut {
+                body.truncate(at);
+            }
+            let found = record(key_of(&r.path), &body);
+            if cut {
+                prop_assert!(found.is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_never_panic(body: Vec<u8>, parent: Vec<u8>, name: Vec<u8>) {
+            if let Ok(r) = record((&parent, &name), &body) {
+                prop_assert_eq!(key_of(&r.path), (parent.as_slice(), name.as_slice()));
+            }
+        }
+
+        #[test]
+        fn keys_are_paths(r in records()) {
+            prop_assert_eq!(path_of(key_of(&r.path)), Ok(r.path.clone()));
+        }
+
+        #[test]
+        fn numbers_have_one_length(n: u64) {
+            let mut out = Vec::new();
+            put_number(&mut out, n);
+            let mut input = Input(&out);
+            prop_assert_eq!(input.number(), Ok(n));
+            prop_assert!(input.is_empty() && out.len() <= 10);
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_too_large_are_refused() {
+        assert!(Input(&[0xff; 10]).number().is_err());
+        assert!(Input(&[0xff; 20]).number().is_err());
+        assert!(Input(&[]).number().is_err());
+    }
+}

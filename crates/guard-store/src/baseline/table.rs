@@ -168,3 +168,78 @@ impl<'a> Iterator for Rows<'a> {
         Some(row)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::{self, key_of, put_body};
+    use super::*;
+    use guard_model::baseline::BaselineRecord;
+    use proptest::prelude::*;
+
+    fn file(records: &[BaselineRecord]) -> Vec<u8> {
+        let mut layout = Layout::default();
+        let mut out = layout.begin().to_vec();
+        for r in records {
+            let (parent, name) = key_of(&r.path);
+            let mut body = Vec::new();
+            put_body(&mut body, r);
+            out.extend(
+                layout.push(&Row { parent: parent.into(), name: name.into(), body }).unwrap_or_default(),
+            );
+        }
+        let (last, end) = layout.finish();
+        out.extend(last.unwrap_or_default());
+        out.extend(end);
+        out
+    }
+
+    /// Everything of a file, as the reader does it but without the digests.
+    fn read(file: &[u8]) -> Result<Vec<BaselineRecord>, Malformed> {
+        let end = Malformed("short");
+        let (rest, foot) = file.split_last_chunk::<{ FOOTER as usize }>().ok_or(end)?;
+        let (offset, length, _) = footer(foot)?;
+        let from = usize::try_from(offset).map_err(|_| end)?;
+        let until = from.checked_add(usize::try_from(length).map_err(|_| end)?).ok_or(end)?;
+        let mut found = Vec::new();
+        for block in table(rest.get(from..until).ok_or(end)?, offset)? {
+            let from = usize::try_from(block.offset).map_err(|_| end)?;
+            let until = from.checked_add(usize::try_from(block.length).map_err(|_| end)?).ok_or(end)?;
+            for row in Rows::new(rest.get(from..until).ok_or(end)?) {
+                let (key, body) = row?;
+                found.push(codec::record(key, body)?);
+            }
+        }
+        Ok(found)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_laid_out_is_read(records in prop::collection::vec(codec::tests::records(), 0..60)) {
+            prop_assert_eq!(read(&file(&records)), Ok(records));
+        }
+
+        #[test]
+        fn changed_files_never_panic(
+            records in prop::collection::vec(codec::tests::records(), 0..8),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let mut bytes = file(&records);
+            for (at, to) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let _outcome = read(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_never_panic(bytes: Vec<u8>) {
+            let _outcome = (footer(&bytes), table(&bytes, 100), Rows::new(&bytes).count());
+        }
+    }
+}

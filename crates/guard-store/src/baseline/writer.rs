@@ -13,7 +13,7 @@ use super::codec;
 use super::runs::Sorter;
 use super::table::Layout;
 use super::{MANIFEST, RECORDS, SIGNATURE, SUMS, UNDO, generations, sums};
-use crate::durable;
+use crate::durable::{self, Temporary};
 use crate::error::{Damage, StoreError};
 use crate::keys::{HostKey, NAMESPACE_BASELINE};
 use crate::plan::Hashing;
@@ -56,12 +56,12 @@ pub struct Committed {
 }
 
 /// Takes the records of a new generation. Dropped without
-/// [`BaselineWriter::finish`] it leaves nothing that counts.
+/// [`BaselineWriter::finish`] it leaves nothing.
 pub struct BaselineWriter {
     environment: String,
     generation: u64,
     parent: PathBuf,
-    temporary: PathBuf,
+    temporary: Temporary,
     target: PathBuf,
     sorter: Sorter,
 }
@@ -74,14 +74,16 @@ impl BaselineWriter {
     pub fn create(state: &StateDir, environment: &str, generation: u64) -> Result<Self, StoreError> {
         let parent = state.baselines_of(environment)?;
         make_dir(&parent, 0o700)?;
+        durable::sync_dir(&state.baselines())?;
         generations::remove_leftovers(&parent)?;
         let target = state.generation(environment, generation)?;
         if target.symlink_metadata().is_ok() {
             return Err(StoreError::BaselineExists { environment: environment.to_owned(), generation });
         }
-        let temporary = parent.join(format!("{generation}.tmp"));
-        make_dir(&temporary, 0o700)?;
-        let sorter = Sorter::new(&temporary);
+        let path = parent.join(format!("{generation}.tmp"));
+        make_dir(&path, 0o700)?;
+        let sorter = Sorter::new(&path);
+        let temporary = Temporary::dir(path);
         Ok(Self { environment: environment.to_owned(), generation, parent, temporary, target, sorter })
     }
 
@@ -99,7 +101,7 @@ impl BaselineWriter {
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Sign`]; then nothing was committed.
     pub fn finish(self, draft: ManifestDraft, key: &HostKey) -> Result<Committed, StoreError> {
-        let dir = &self.temporary;
+        let dir = self.temporary.path();
         let (digests, totals) = write_records(dir, self.sorter)?;
         let manifest = Manifest {
             format: 1,
@@ -125,7 +127,7 @@ impl BaselineWriter {
         write_whole(&dir.join(MANIFEST), &text)?;
         write_whole(&dir.join(SIGNATURE), armour.as_bytes())?;
         durable::sync_dir(dir)?;
-        std::fs::rename(dir, &self.target).map_err(StoreError::io("rename", dir))?;
+        self.temporary.rename(&self.target)?;
         durable::sync_dir(&self.parent)?;
         let digest = Digest(Sha256::digest(&text).into());
         Ok(Committed { manifest, digest, dir: self.target })

@@ -115,3 +115,71 @@ impl Lines {
         read
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+
+    fn file(bytes: &[u8]) -> Arc<File> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Arc::new(file)
+    }
+
+    fn all(lines: &mut Lines) -> Vec<(Vec<u8>, u64, bool)> {
+        let mut found = Vec::new();
+        loop {
+            let Some(line) = lines.next_line().unwrap() else { return found };
+            found.push((line.text.to_vec(), line.offset, line.ended));
+            if !line.ended {
+                lines.skip_unended().unwrap();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_what_stands_between_newlines(
+            parts in prop::collection::vec(prop::collection::vec(prop::num::u8::ANY, 0..50), 0..20),
+            tail in prop::option::of(1usize..9),
+        ) {
+            let mut bytes = Vec::new();
+            let mut expected = Vec::new();
+            for part in &parts {
+                let part: Vec<u8> = part.iter().copied().filter(|&b| b != b'\n').collect();
+                expected.push((part.clone(), bytes.len() as u64, true));
+                bytes.extend(part);
+                bytes.push(b'\n');
+            }
+            if let Some(n) = tail {
+                expected.push((vec![b'x'; n], bytes.len() as u64, false));
+                bytes.extend(vec![b'x'; n]);
+            }
+            prop_assert_eq!(all(&mut Lines::new(file(&bytes), 0, u64::MAX)), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_behind_the_limit_is_read_until_it_moves() {
+        let mut lines = Lines::new(file(b"one\ntwo\nthree"), 0, 6);
+        assert_eq!(lines.next_line().unwrap().unwrap().text, b"one");
+        let line = lines.next_line().unwrap().unwrap();
+        assert_eq!((line.text, line.ended), (&b"tw"[..], false));
+        lines.set_limit(8);
+        let line = lines.next_line().unwrap().unwrap();
+        assert_eq!((line.text, line.offset, line.number, line.ended), (&b"two"[..], 4, 2, true));
+        assert!(lines.next_line().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_more_memory_than_the_longest() {
+        let long = vec![b'x'; MAX_LINE * 2];
+        let mut lines = Lines::new(file(&[&long, &b"\nnext\n"[..]].concat()), 0, u64::MAX);
+        let line = lines.next_line().unwrap().unwrap();
+        assert!(!line.ended && line.text.len() < MAX_LINE + 2 * CHUNK);
+        lines.skip_unended().unwrap();
+        assert_eq!(lines.next_line().unwrap().unwrap().text, b"next");
+    }
+}

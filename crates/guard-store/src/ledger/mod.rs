@@ -58,6 +58,9 @@ pub struct Opened {
     pub checked: u64,
     /// What became of the index.
     pub index: IndexOpened,
+    /// The whole ledger's verification, where the index was made anew: without
+    /// it nothing had remembered what the earlier files were.
+    pub verified: Option<VerifyReport>,
 }
 
 /// How well the ledger does.
@@ -125,7 +128,10 @@ impl Ledger {
                 hooks: Vec::new(),
             }),
         });
+        let anew = index_opened.rebuilt.is_some() && found.head.seq > 0;
+        let verified = anew.then(|| verify_files(&state.ledger(), &key.public(), None)).transpose()?;
         let opened = Opened {
+            verified,
             head: found.head,
             torn_tail: found.torn_tail.clone(),
             checked: found.checked,

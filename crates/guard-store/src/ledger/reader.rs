@@ -67,8 +67,10 @@ impl LedgerReader {
                 let current = self.place.as_ref().map_or(0, |(s, _)| s.first);
                 let is_last = state.segments.last().is_some_and(|s| s.first == current);
                 let after = state.segments.iter().find(|s| s.first > current).map(|s| s.first);
-                if let (true, Some((_, lines))) = (is_last, self.place.as_mut()) {
-                    lines.set_limit(state.length);
+                if let Some((_, lines)) = self.place.as_mut() {
+                    // What is behind the last durable record may still be undone; a
+                    // file that another one follows is finished.
+                    lines.set_limit(if is_last { state.length } else { u64::MAX });
                 }
                 (is_last, after)
             };

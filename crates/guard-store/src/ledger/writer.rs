@@ -23,6 +23,9 @@ const GROUP: usize = 256;
 /// A record without a checkpoint after it gets one after this time.
 const SIGN_AFTER: Duration = Duration::from_secs(3600);
 
+/// Disturbances remembered for `status`; the files tell all of them.
+const DISTURBED: usize = 100;
+
 /// How soon a full disk is asked again for a new ledger file.
 const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -416,7 +419,12 @@ impl Writer {
         self.file = Appender::create(&self.state.ledger(), after + 1)?;
         self.chain = Chain { head: Head { seq: after, hash: Digest([0; 32]) }, unsigned: 0 };
         self.tell_new_segment();
-        self.shared.lock().health.disturbed.push(broken);
+        let mut state = self.shared.lock();
+        state.health.disturbed.push(broken);
+        // Somebody who does it again and again must not fill our memory.
+        let many = state.health.disturbed.len().saturating_sub(DISTURBED);
+        state.health.disturbed.drain(..many);
+        drop(state);
         Ok(())
     }
 

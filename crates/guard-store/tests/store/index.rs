@@ -179,6 +179,7 @@ fn it_is_made_anew_when_it_is_gone_or_bad() {
         let cause = opened.index.rebuilt.unwrap_or_else(|| panic!("deed {i}: not noticed"));
         assert!(expected(&cause), "deed {i}: {cause:?}");
         assert_eq!((opened.index.replayed, opened.index.in_memory), (10, None));
+        assert_eq!(opened.verified.unwrap().verdict(), guard_store::ledger::Verified::Whole);
         assert_eq!(everything(ledger.handle().index()), good, "deed {i}");
         ledger.stop().unwrap();
     }

@@ -83,6 +83,12 @@ fn a_lost_private_key_is_told() {
     let new = HostKey::load_or_create(&f.state).unwrap();
     assert_eq!(*new.origin(), KeyOrigin::Replaced { lost: f.key.fingerprint() });
     assert_ne!(new.fingerprint(), f.key.fingerprint());
+    // With the public half gone too, the ledger still says that there was one.
+    f.ledger_of(1);
+    std::fs::remove_file(f.state.keys().join("host")).unwrap();
+    std::fs::remove_file(f.state.public().join("host.pub")).unwrap();
+    let new = HostKey::load_or_create(&f.state).unwrap();
+    assert!(matches!(new.origin(), KeyOrigin::Replaced { .. }));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use guard_model::ledger::Record;
@@ -19,6 +19,8 @@ pub(crate) struct LogFile {
     log: Log,
     path: PathBuf,
     file: Option<File>,
+    /// To be opened anew, even where it stands at its path.
+    anew: bool,
     /// What is left of a line that the disk had no room for.
     rest: Option<Vec<u8>>,
     renderer: Renderer,
@@ -32,7 +34,7 @@ impl LogFile {
 
     pub(crate) fn new(log: Log, directory: &Path) -> Self {
         let path = directory.join(log.file_name());
-        Self { log, path, file: None, rest: None, renderer: Renderer::default() }
+        Self { log, path, file: None, anew: false, rest: None, renderer: Renderer::default() }
     }
 
     fn ours(&self, mut notices: Vec<Notice>) -> Vec<Notice> {
@@ -43,12 +45,21 @@ impl LogFile {
     /// Makes sure that `self.file` is what stands at the path.
     fn open(&mut self) -> Result<&mut File, OutletError> {
         let at_path = self.path.symlink_metadata().ok().map(|m| (m.dev(), m.ino()));
-        let ours = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| (m.dev(), m.ino()));
-        let file = match self.file.take().filter(|_| ours.is_some() && ours == at_path) {
-            Some(file) => file,
-            None => {
-                self.rest = None;
-                self.open_anew()?
+        // Open until the end, so that its inode number cannot come again meanwhile.
+        let old = self.file.take();
+        let before = old.as_ref().and_then(identity);
+        let anew = std::mem::take(&mut self.anew);
+        let file = match old {
+            Some(old) if !anew && before.is_some() && before == at_path => old,
+            old => {
+                let file = self.open_anew()?;
+                // In another file a line begins at its beginning.
+                if before.is_none() || identity(&file) != before {
+                    self.rest = None;
+                    end_last_line(&file).map_err(|e| OutletError::io("write to", &self.path, e))?;
+                }
+                drop(old);
+                file
             }
         };
         Ok(self.file.insert(file))
@@ -59,7 +70,7 @@ impl LogFile {
         let mut options = OpenOptions::new();
         // Not a fifo's writer, not somebody's terminal, nothing behind a link.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        options.append(true).mode(Self::MODE).custom_flags(flags.bits().cast_signed());
+        options.read(true).append(true).mode(Self::MODE).custom_flags(flags.bits().cast_signed());
         let file = match options.open(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 self.make_directory()?;
@@ -85,6 +96,19 @@ impl LogFile {
             Err(e) => Err(OutletError::io("make the directory", directory, e)),
         }
     }
+}
+
+fn identity(file: &File) -> Option<(u64, u64)> {
+    file.metadata().ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// A line that was torn by a full disk and a stop after it must not swallow the next one.
+fn end_last_line(mut file: &File) -> io::Result<()> {
+    let mut last = [b'\n'];
+    if let Some(at) = file.metadata()?.len().checked_sub(1) {
+        file.read_at(&mut last, at)?;
+    }
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }
 
 impl Outlet for LogFile {
@@ -134,6 +158,6 @@ impl Outlet for LogFile {
     }
 
     fn reopen(&mut self) {
-        self.file = None;
+        self.anew = true;
     }
 }

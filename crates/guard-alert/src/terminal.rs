@@ -65,3 +65,55 @@ fn coloured(level: Level, line: &str) -> String {
     };
     format!("\x1b[{colour}m{line}\x1b[0m")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    use guard_model::entry::Digest;
+    use guard_model::ledger::Event;
+    use guard_model::{Severity, Timestamp};
+
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn shown(colour: bool) -> String {
+        let screen = Screen::default();
+        let out = Box::new(screen.clone());
+        let mut terminal = Terminal { out, colour, renderer: Renderer::default() };
+        let alert =
+            |severity| Event::AlertOpened { severity, title: "t".into(), findings: vec![], sessions: vec![] };
+        let events =
+            [Event::DaemonStopped { reason: "x".into() }, alert(Severity::High), alert(Severity::Warning)];
+        for (seq, event) in (1..).zip(events) {
+            let record = Record { seq, at: Timestamp(0), prev: Digest([0; 32]), environment: None, event };
+            for notice in terminal.pieces(&record) {
+                terminal.deliver(&notice).unwrap();
+            }
+        }
+        let bytes = screen.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn alerts_are_shown_and_nothing_else() {
+        let plain = "1970-01-01T00:00:00.000000Z high - alert_opened alert=2 title=t\n\
+            1970-01-01T00:00:00.000000Z warning - alert_opened alert=3 title=t\n";
+        assert_eq!(shown(false), plain);
+        let coloured = shown(true);
+        assert!(coloured.contains("\x1b[31m1970") && coloured.contains("\x1b[33m1970"), "{coloured:?}");
+        assert_eq!(coloured.matches("\x1b[0m\n").count(), 2);
+    }
+}

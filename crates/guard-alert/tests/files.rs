@@ -196,6 +196,18 @@ fn a_full_file_system_delays_lines_and_neither_tears_nor_doubles_them() {
 }
 
 #[test]
+fn a_torn_last_line_is_ended_before_the_next() {
+    let s = Stage::default();
+    fs::create_dir_all(&s.config.log_dir).unwrap();
+    fs::write(s.alerts(), "2023-11-14T22:13:20.000000Z high prod").unwrap();
+    let sinks = s.start();
+    s.memory.alert("a", 2);
+    caught_up(&sinks);
+    has_lines(&s.alerts(), 3);
+    assert_eq!(values(&s.alerts(), "path"), ["a-0", "a-1"]);
+}
+
+#[test]
 fn a_record_that_could_not_be_made_durable_goes_out_at_once_and_again() {
     let s = Stage::default();
     let sinks = s.start();

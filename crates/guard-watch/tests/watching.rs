@@ -1,5 +1,7 @@
 //! Hints for changes in a tree that stands, and in one that moves.
 
+#![allow(clippy::unwrap_used, reason = "this is test code, in a file of its own")]
+
 mod support;
 
 use std::fs;

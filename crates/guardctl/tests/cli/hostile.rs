@@ -1,6 +1,7 @@
 //! Daemons whose every word is meant to harm a terminal. The replies are made
 //! from the IDL, so that no field is forgotten.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use guard_api::INTERFACE_IDL;
@@ -19,6 +20,13 @@ fn is_carrier(name: &str) -> bool {
     matches!(name, "result" | "record" | "head" | "expected")
 }
 
+/// A number that is another for each field and each reply, and the same in each run.
+fn turn(name: &str, pick: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (name, pick).hash(&mut hasher);
+    usize::try_from(hasher.finish() >> 33).unwrap()
+}
+
 /// Another text each time, so that no two are equal.
 fn hostile() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -28,10 +36,10 @@ fn hostile() -> String {
 fn value(idl: &IDL<'_>, name: &str, t: &VTypeExt<'_>, pick: usize) -> Value {
     match t {
         // What carries a reply has to be there; the rest is there or not by turns.
-        VTypeExt::Option(_) if !is_carrier(name) && (pick + name.len()).is_multiple_of(4) => Value::Null,
+        VTypeExt::Option(_) if !is_carrier(name) && turn(name, pick).is_multiple_of(4) => Value::Null,
         VTypeExt::Option(inner) => value(idl, name, inner, pick),
         VTypeExt::Array(inner) => {
-            let length = [2, 1, 0][(pick / 2 + name.len()) % 3];
+            let length = [2, 1, 0][turn(name, pick) % 3];
             (0..length).map(|_| value(idl, name, inner, pick)).collect()
         }
         // One key that is always there with another value, and one that is another each time:

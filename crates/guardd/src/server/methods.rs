@@ -275,10 +275,16 @@ fn parameters<M: Method>(call: &Call) -> Result<M, Known> {
     })
 }
 
+/// A path as callers write it. The empty text is none: a variable that was not
+/// set must not stand for the whole tree, which is `.`.
 pub(super) fn path_of(text: &str, parameter: &str) -> Result<RelPath, Known> {
-    let trimmed = if text == "/" { text } else { text.trim_end_matches('/') };
-    RelPath::from_text(trimmed.strip_prefix("./").unwrap_or(trimmed))
-        .map_err(|_| Known::InvalidParameter { parameter: parameter.to_owned() })
+    let invalid = || Known::InvalidParameter { parameter: parameter.to_owned() };
+    let trimmed = text.trim_end_matches('/');
+    let relative = trimmed.strip_prefix("./").unwrap_or(trimmed);
+    if relative.is_empty() {
+        return Err(invalid());
+    }
+    RelPath::from_text(relative).map_err(|_| invalid())
 }
 
 fn info() -> GetInfoReply {

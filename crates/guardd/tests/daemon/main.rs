@@ -13,8 +13,10 @@
     reason = "a failed test says where, and one that is left out says why"
 )]
 
+mod accepting;
 mod changes;
 mod raw;
+mod restarts;
 mod stage;
 mod tree;
 mod wait;

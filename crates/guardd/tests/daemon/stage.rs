@@ -333,6 +333,12 @@ impl Stage {
         self.finding_that(path, &format!(" ({change:?})"), |f| f.change == change)
     }
 
+    /// Waits for a finding about `path` with this change among others.
+    #[track_caller]
+    pub(crate) fn finding_that_changes(&self, path: &str, change: Change) -> Finding {
+        self.finding_that(path, &format!(" ({change:?})"), |f| f.change.contains(&change))
+    }
+
     #[track_caller]
     fn finding_that(&self, path: &str, what: &str, fits: impl Fn(&Finding) -> bool) -> Finding {
         let mut last = Vec::new();

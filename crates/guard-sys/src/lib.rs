@@ -19,6 +19,7 @@ mod residency;
 pub mod rights;
 pub mod sessions;
 pub mod stat;
+pub mod writers;
 pub mod xattr;
 
 pub use rustix::io::Errno;

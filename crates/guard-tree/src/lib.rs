@@ -30,4 +30,4 @@ pub use mode::ModeSet;
 pub use observe::Content;
 pub use pace::Pace;
 pub use root::{Named, Root, RootCheck};
-pub use scan::{Progress, ScanContent, ScanOptions, ScanReport, Visitor, scan};
+pub use scan::{OpenWriters, Progress, ScanContent, ScanOptions, ScanReport, Visitor, scan};

@@ -18,11 +18,12 @@ use guard_sys::open::{self, How};
 use guard_sys::procfd::reopen;
 use guard_sys::read::{CacheUse, read_whole};
 use guard_sys::stat::{self, FileType, Stat, Time};
+use guard_sys::writers::{self, Writers};
 use guard_sys::xattr::XattrReader;
 use sha2::{Digest as _, Sha256};
 
-use crate::Progress;
 use crate::pace::Throttle;
+use crate::{OpenWriters, Progress};
 
 /// What to do with a regular file's content.
 ///
@@ -75,6 +76,8 @@ pub(crate) struct Sight {
     pub(crate) observed: Observed,
     /// The mount it lies on, in the numbers of [`Stat::mount`], where something was seen.
     pub(crate) mount: Option<u64>,
+    /// Who may write to it all the same, where that was asked.
+    pub(crate) writers: Option<OpenWriters>,
 }
 
 /// The entry changed while it was looked at.
@@ -95,16 +98,40 @@ pub(crate) struct Observer<'a> {
     xattrs: XattrReader,
     cache: CacheUse,
     control: Control<'a>,
+    writers: AskWriters,
+    /// What was last heard, kept for a file that cannot be read because it is being written.
+    open_writers: Option<OpenWriters>,
+}
+
+/// Is a file that is read also asked for open writers?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskWriters {
+    Yes,
+    No,
 }
 
 impl<'a> Observer<'a> {
     pub(crate) fn new(cache: CacheUse, control: Control<'a>) -> Self {
-        Self { buffer: Vec::new(), xattrs: XattrReader::default(), cache, control }
+        Self {
+            buffer: Vec::new(),
+            xattrs: XattrReader::default(),
+            cache,
+            control,
+            writers: AskWriters::No,
+            open_writers: None,
+        }
+    }
+
+    /// From now on, files that are read are asked for open writers or not.
+    pub(crate) fn ask_writers(&mut self, ask: AskWriters) {
+        self.writers = ask;
     }
 
     /// Looks at the child `name` of `dir`.
     pub(crate) fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], content: Content<'_>) -> Sight {
-        self.persist(|this| this.look(dir, name, content))
+        self.open_writers = None;
+        let sight = self.persist(|this| this.look(dir, name, content));
+        Sight { writers: self.open_writers.take(), ..sight }
     }
 
     /// Looks at what `handle` stands on.
@@ -204,6 +231,11 @@ impl<'a> Observer<'a> {
 
     /// Reads an opened file that has to be the one that `before` tells of.
     fn file(&mut self, file: BorrowedFd<'_>, before: &Stat) -> Result<Sight, Again> {
+        // Before it is read: what somebody writes and closes meanwhile is seen by what is read.
+        self.open_writers = match self.writers {
+            AskWriters::Yes => writers_of(file),
+            AskWriters::No => None,
+        };
         let stat = match settled(file) {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
@@ -274,7 +306,7 @@ impl Sight {
         match entry_of(stat) {
             Some(entry) => {
                 let entry = Entry { target, xattrs, sha256, ..entry };
-                Self { observed: Observed::Present(entry), mount: Some(stat.mount) }
+                Self { observed: Observed::Present(entry), mount: Some(stat.mount), writers: None }
             }
             None => Self::unreadable(Some(stat), xattrs, "unknown kind of file".to_owned()),
         }
@@ -282,7 +314,7 @@ impl Sight {
 
     fn unreadable(stat: Option<&Stat>, xattrs: Vec<(Vec<u8>, Vec<u8>)>, why: String) -> Self {
         let entry = stat.and_then(entry_of).map(|e| Entry { xattrs, ..e });
-        Self { observed: Observed::Unreadable { entry, why }, mount: stat.map(|s| s.mount) }
+        Self { observed: Observed::Unreadable { entry, why }, mount: stat.map(|s| s.mount), writers: None }
     }
 
     /// Nothing could be seen: because nothing is there, or because of `e`.
@@ -292,7 +324,7 @@ impl Sight {
         } else {
             Observed::Unreadable { entry: None, why: why(step, e) }
         };
-        Self { observed, mount: None }
+        Self { observed, mount: None, writers: None }
     }
 }
 
@@ -310,7 +342,15 @@ fn as_expected(stat: &Stat, expected: &Entry) -> Option<Sight> {
     let now = Entry { xattrs: expected.xattrs.clone(), ..now };
     let known = Entry { sha256: now.sha256, ..expected.clone() };
     let unchanged = now == known && !needs_content(Some(expected), &now);
-    unchanged.then_some(Sight { observed: Observed::Present(now), mount: Some(stat.mount) })
+    unchanged.then_some(Sight { observed: Observed::Present(now), mount: Some(stat.mount), writers: None })
+}
+
+fn writers_of(file: BorrowedFd<'_>) -> Option<OpenWriters> {
+    match writers::test(file) {
+        Ok(Writers::None) => None,
+        Ok(Writers::Some) => Some(OpenWriters::Some),
+        Err(e) => Some(OpenWriters::Unknown(e.to_string())),
+    }
 }
 
 /// Is a refusal to open what was a regular file a reason to look again?

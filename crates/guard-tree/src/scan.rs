@@ -18,6 +18,18 @@ pub enum ScanContent {
     WhereDiffers,
     /// Every file is read.
     All,
+    /// Likewise, and of each protected one, on the handle that it is then read through, it is
+    /// asked whether anybody has it open for writing: see [`Visitor::writers`].
+    AllAndWriters,
+}
+
+/// May a regular file be changed through what was opened before?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenWriters {
+    /// Somebody has it open for writing, or mapped.
+    Some,
+    /// It could not be told; why, for people.
+    Unknown(String),
 }
 
 /// How far a scan has come; all of them only grow, and bytes also within one
@@ -69,6 +81,13 @@ pub trait Visitor: Sync {
     /// `path` was observed. The directory that the scan started from is reported
     /// first of all, within its own `enter`; every other path within its parent's.
     fn found(&self, dir: &mut Self::Dir, path: RelPath, class: Class, role: Role, observed: Observed);
+
+    /// The protected regular file `path`, this inode (device, inode), has open writers or it could
+    /// not be told. Called just before it is `found`, in [`ScanContent::AllAndWriters`] only, and
+    /// not for files that cannot be opened.
+    fn writers(&self, dir: &mut Self::Dir, path: &RelPath, identity: (u64, u64), writers: OpenWriters) {
+        let _ = (dir, path, identity, writers);
+    }
 
     /// `path` is there and is not reported, being ignored, writable or unprotected with
     /// nothing protected below.

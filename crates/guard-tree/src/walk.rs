@@ -20,7 +20,7 @@ use guard_sys::read::CacheUse;
 use guard_sys::stat::{self, FileType};
 
 use crate::literals::Literals;
-use crate::observe::{Control, Observer, Sight, is_absence, why};
+use crate::observe::{AskWriters, Control, Observer, Sight, is_absence, why};
 use crate::pace::{Pace, Throttle};
 use crate::passage::Search;
 use crate::stack::Stack;
@@ -289,6 +289,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             throttle.charge(Pace::ENTRY_COST, control.cancel);
         }
         let expected = self.expected(dir, &path, listed);
+        self.observer.ask_writers(self.ask_writers(place.role));
         let mut sight = self.observer.child(here.fd, name, self.content(listed, expected.as_ref()));
         if let Some(kind) = sight.kind() {
             // Replaced by another kind since it was listed?
@@ -296,6 +297,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
                 is_dir = !is_dir;
                 let Some(now) = self.place(here, &path, is_dir)? else { return Ok(()) };
                 place = now;
+                self.observer.ask_writers(self.ask_writers(place.role));
             }
             if kind == Kind::File && listed != FileType::RegularFile {
                 let expected = self.expected(dir, &path, FileType::RegularFile);
@@ -321,6 +323,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             mount: sight.mount,
             start: None,
         });
+        self.tell_writers(dir, &path, &mut sight);
         self.tell(dir, path, place.class, place.role, sight.observed);
         task.into_iter().for_each(|task| self.scan.stack.push(task));
         Ok(())
@@ -360,7 +363,25 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             _ if listed != FileType::RegularFile => Content::Skip,
             (ScanContent::None, _) => Content::Skip,
             (ScanContent::WhereDiffers, Some(expected)) => Content::IfDiffers(expected),
-            (ScanContent::WhereDiffers, None) | (ScanContent::All, _) => Content::Read,
+            (ScanContent::WhereDiffers, None) | (ScanContent::All | ScanContent::AllAndWriters, _) => {
+                Content::Read
+            }
+        }
+    }
+
+    fn ask_writers(&self, role: Role) -> AskWriters {
+        let protected = matches!(role, Role::Protected | Role::Sensitive);
+        if protected && self.scan.content == ScanContent::AllAndWriters {
+            AskWriters::Yes
+        } else {
+            AskWriters::No
+        }
+    }
+
+    fn tell_writers(&self, dir: &mut V::Dir, path: &RelPath, sight: &mut Sight) {
+        let Some(writers) = sight.writers.take() else { return };
+        if let Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } = &sight.observed {
+            self.scan.visitor.writers(dir, path, (e.dev, e.ino), writers);
         }
     }
 

@@ -399,6 +399,7 @@ async fn lock_all(daemon: &Arc<crate::server::Daemon>) -> Result<(), DaemonError
         let result = crate::server::ask(&warden, |reply| crate::warden::Command::Lock {
             by: crate::server::own_name(),
             reason: "guardd run --root".to_owned(),
+            options: crate::operations::lock::LockOptions::default(),
             work: crate::operations::Work::shared(),
             reply,
         })

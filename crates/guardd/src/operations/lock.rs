@@ -13,8 +13,9 @@ use guard_model::{Class, Digest, Entry, Finding, Kind, Observed, Policy, RelPath
 use guard_store::{
     Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
 };
-use guard_tree::{ModeSet, Root, ScanContent, ScanOptions, ScanReport, Visitor};
+use guard_tree::{ModeSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor};
 
+use super::open_writers::{OnOpenWriters, Told};
 use super::{OperationError, Phase, Work, baseline_diff, now};
 use crate::ward::Ward;
 
@@ -31,7 +32,25 @@ pub(crate) struct LockTask {
     pub(crate) generation: u64,
     /// The window that this lock ends.
     pub(crate) ends: Option<EndedWindow>,
+    pub(crate) options: LockOptions,
     pub(crate) work: Arc<Work>,
+}
+
+/// What the caller decides about a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LockOptions {
+    pub(crate) on_writers: OnOpenWriters,
+    pub(crate) outside_links: OutsideLinks,
+}
+
+/// What a lock does about files that have names outside the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum OutsideLinks {
+    /// They are left unsealed, and listed.
+    #[default]
+    Leave,
+    /// They get an inode of their own first.
+    Break,
 }
 
 /// A window that ends with a lock.
@@ -57,6 +76,8 @@ pub(crate) struct LockDone {
     pub(crate) mounts: Vec<RelPath>,
     /// Literal patterns that matched nothing.
     pub(crate) unmatched: Vec<String>,
+    /// What is open for writing, or could not be told not to be.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Unsealed entries named one by one; the rest are counted.
@@ -124,6 +145,7 @@ impl LockTask {
                 unsealed: Vec::new(),
                 count: 0,
                 unread: Vec::new(),
+                writers: Told::default(),
                 error: None,
             }),
         };
@@ -131,18 +153,26 @@ impl LockTask {
             &self.root,
             &self.policy,
             &RelPath::root(),
-            &self.options(ScanContent::All),
+            &self.options(ScanContent::AllAndWriters),
             &recorder,
         )?;
         self.work.check_cancelled()?;
         self.commit(recorder.out.into_inner().unwrap_or_else(PoisonError::into_inner), report)
     }
 
-    fn commit(&self, recorded: Recorded, report: ScanReport) -> Result<LockDone, OperationError> {
+    fn commit(&self, mut recorded: Recorded, report: ScanReport) -> Result<LockDone, OperationError> {
         self.work.enter(Phase::Committing, 0);
         if let Some(e) = recorded.error {
             return Err(e.into());
         }
+        let open = recorded.writers.open_files();
+        // Where nothing is sealed, writing is what is watched for and not what is prevented.
+        let open = match (open, self.options.on_writers) {
+            (Some(open), OnOpenWriters::Refuse) if self.seal != Seal::None => {
+                return Err(OperationError::OpenForWriting(open));
+            }
+            (open, _) => open,
+        };
         let seal_done = self.seal.min(Seal::ReadOnly);
         let committed = recorded.writer.finish(self.manifest(seal_done), &self.ward.house.key)?;
         let totals = committed.manifest.totals;
@@ -162,6 +192,9 @@ impl LockTask {
             changed = Some(findings.len() as u64);
             events.extend(ended.events(findings));
         }
+        if let (Some(open), true) = (&open, self.is_by_timer()) {
+            events.push(open.alert());
+        }
         let records = self.ward.append(events)?;
         let mut skipped = report.skipped;
         skipped.extend(recorded.unread);
@@ -178,7 +211,17 @@ impl LockTask {
                 .into_iter()
                 .map(|(list, pattern)| format!("{list}: {pattern}"))
                 .collect(),
+            warnings: open
+                .map(|open| format!("locked with open writers: {open}"))
+                .into_iter()
+                .chain(recorded.writers.untested())
+                .collect(),
         })
+    }
+
+    /// Nobody waits for its answer.
+    fn is_by_timer(&self) -> bool {
+        self.ends.as_ref().is_some_and(|e| e.how != WindowEnd::Lock)
     }
 
     fn plan_header(&self) -> PlanHeader {
@@ -362,6 +405,7 @@ struct Recorded {
     unsealed: Vec<(RelPath, Skip)>,
     count: u64,
     unread: Vec<(RelPath, String)>,
+    writers: Told,
     error: Option<StoreError>,
 }
 
@@ -408,6 +452,11 @@ impl Visitor for Recorder<'_> {
 
     fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
         None
+    }
+
+    fn writers(&self, _dir: &mut (), path: &RelPath, identity: (u64, u64), writers: OpenWriters) {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        out.writers.add(path, identity, writers);
     }
 
     fn found(&self, _dir: &mut (), path: RelPath, _class: Class, role: Role, observed: Observed) {

@@ -9,6 +9,7 @@ pub(crate) mod accept;
 pub(crate) mod ancestors;
 pub(crate) mod baseline_diff;
 pub(crate) mod lock;
+pub(crate) mod open_writers;
 pub(crate) mod recover;
 pub(crate) mod repair;
 pub(crate) mod unlock;
@@ -29,6 +30,8 @@ pub(crate) enum OperationError {
     Store(#[from] StoreError),
     #[error("{} of the paths changed since they were shown: {}", .0.len(), list(.0))]
     ChangedSinceShown(Vec<RelPath>),
+    #[error("open for writing, which sealing does not end: {0}")]
+    OpenForWriting(open_writers::OpenFiles),
     #[error("cancelled because guardd is stopping")]
     Cancelled,
     #[error("failed ({cause}), and undoing it failed too: {undo}")]

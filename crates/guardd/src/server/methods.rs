@@ -21,6 +21,8 @@ use super::authorise::{Authority, Right};
 use super::connection::{HungUp, Out};
 use super::{reading, streams};
 use crate::operations::Work;
+use crate::operations::lock::{LockOptions, OutsideLinks};
+use crate::operations::open_writers::OnOpenWriters;
 use crate::ward::House;
 use crate::warden::{AcceptWish, Command, Message, UnlockWish, WardenHandle};
 
@@ -326,7 +328,15 @@ async fn lock(daemon: &Daemon, peer: &Peer, asked: Lock, out: &mut Out) -> Resul
     let work = Work::shared();
     let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
     let reason = asked.reason.unwrap_or_default();
-    let wish = ask(&warden, |reply| Command::Lock { by, reason, work: own, reply });
+    let options = LockOptions {
+        on_writers: if asked.anyway == Some(true) { OnOpenWriters::Warn } else { OnOpenWriters::Refuse },
+        outside_links: if asked.break_links == Some(true) {
+            OutsideLinks::Break
+        } else {
+            OutsideLinks::Leave
+        },
+    };
+    let wish = ask(&warden, |reply| Command::Lock { by, reason, options, work: own, reply });
     let result = streams::with_progress(wish, &work, OnHangup::GoOn, out).await?;
     Ok(out.last(&Step::result(result)).await?)
 }

@@ -16,7 +16,7 @@ use super::outcomes::Finished;
 use super::{Message, Running, Warden};
 use crate::failure::chain;
 use crate::operations::accept::AcceptTask;
-use crate::operations::lock::{EndedWindow, LockTask};
+use crate::operations::lock::{EndedWindow, LockOptions, LockTask, OutsideLinks};
 use crate::operations::unlock::UnlockTask;
 use crate::operations::{Work, now, repair};
 use crate::ward::Ward;
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Lock {
         by: String,
         reason: String,
+        options: LockOptions,
         work: Arc<Work>,
         reply: Reply<LockResult>,
     },
@@ -80,6 +81,7 @@ pub(super) struct LockWish {
     pub(super) by: String,
     pub(super) reason: String,
     pub(super) ends: Option<(Window, WindowEnd)>,
+    pub(super) options: LockOptions,
     pub(super) work: Arc<Work>,
     /// `None` for a lock by timer.
     pub(super) reply: Option<Reply<LockResult>>,
@@ -105,7 +107,10 @@ impl Warden {
             Command::Check { quick, below, work, reply } => self.check(quick, below, work, reply),
             // These change what observations are compared with: first the one under way.
             changing if self.observing => self.deferred.push_back(changing),
-            Command::Lock { by, reason, work, reply } => self.lock(by, reason, work, reply),
+            Command::Lock { by, reason, options, work, reply } => {
+                let wish = LockWish { by, reason, ends: None, options, work, reply: None };
+                self.lock(wish, reply);
+            }
             Command::Unlock(wish) => self.unlock(wish),
             Command::Accept(wish) => self.accept(wish),
         }
@@ -163,12 +168,21 @@ impl Warden {
         })
     }
 
-    fn lock(&mut self, by: String, reason: String, work: Arc<Work>, reply: Reply<LockResult>) {
-        let begun = if Ward::is_locked(&self.state) {
-            self.begin_repair(by, work, reply)
-        } else {
+    fn lock(&mut self, wish: LockWish, reply: Reply<LockResult>) {
+        let begun = if !Ward::is_locked(&self.state) {
             let ends = self.state.window.clone().map(|w| (w, WindowEnd::Lock));
-            self.begin_lock(LockWish { by, reason, ends, work, reply: Some(reply) })
+            self.begin_lock(LockWish { ends, reply: Some(reply), ..wish })
+        } else if wish.options.outside_links == OutsideLinks::Break {
+            // Other inodes are another baseline, which a repair never makes.
+            let refusal = Known::Refused {
+                message: format!("{} is locked: its links cannot be broken now", self.ward.name),
+                hint: Some("unlock it, and lock it again with --break-links".to_owned()),
+                anyway: false,
+            };
+            answer(reply, Err(refusal.clone()));
+            Err(refusal)
+        } else {
+            self.begin_repair(wish.by, wish.work, reply)
         };
         if let Err(refusal) = begun {
             tracing::debug!(?refusal, "lock refused");
@@ -211,6 +225,7 @@ impl Warden {
             previous: self.state.baseline.as_ref().map(|b| b.digest),
             generation: self.next_generation(),
             ends,
+            options: wish.options,
             work: wish.work,
         };
         let (began, reply) = (Instant::now(), wish.reply);

@@ -17,7 +17,8 @@ use guard_tree::{Root, RootCheck};
 use super::commands::LockWish;
 use super::{Held, Warden};
 use crate::failure::chain;
-use crate::operations::lock::LISTED;
+use crate::operations::lock::{LISTED, LockOptions};
+use crate::operations::open_writers::OnOpenWriters;
 use crate::operations::{ancestors, now, recover};
 
 /// What was seen at the last look.
@@ -330,6 +331,8 @@ impl Warden {
             by: "guardd".to_owned(),
             reason,
             ends: Some((window, how)),
+            // What is open must not keep it open to everybody.
+            options: LockOptions { on_writers: OnOpenWriters::Warn, ..LockOptions::default() },
             work: crate::operations::Work::shared(),
             reply: None,
         };

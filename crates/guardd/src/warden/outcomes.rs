@@ -50,6 +50,13 @@ fn refusal(environment: &str, error: &OperationError) -> Refusal {
             environment: environment.to_owned(),
             paths: paths.iter().map(ToString::to_string).collect(),
         },
+        OperationError::OpenForWriting(_) => Known::Refused {
+            message: chain(error),
+            hint: Some(
+                "stop the process, or put what it may write under `writable` in the configuration".to_owned(),
+            ),
+            anyway: true,
+        },
         OperationError::NotUndone { .. } => Known::NeedsOperator {
             message: chain(error),
             hint: Some("look at the daemon's journal, put the cause right and restart guardd: it finishes or undoes what was begun".to_owned()),
@@ -139,6 +146,11 @@ impl Warden {
         let mut skipped: Vec<Skipped> =
             done.skipped.iter().map(wire::skipped).chain(done.mounts.iter().map(wire::mount)).collect();
         skipped.extend(unsealed);
+        for warning in &done.warnings {
+            tracing::warn!(environment = self.ward.name, warning, "locked");
+        }
+        let mut warnings = done.warnings;
+        warnings.extend(self.lock_warnings());
         LockResult {
             environment: self.ward.name.clone(),
             generation,
@@ -152,7 +164,7 @@ impl Warden {
             }),
             skipped,
             unmatched: done.unmatched,
-            warnings: self.lock_warnings(),
+            warnings,
             duration_ms: millis(began),
         }
     }
@@ -297,7 +309,7 @@ fn unreviewed(records: &[guard_model::ledger::Record]) -> Vec<(u64, Vec<String>)
     records
         .iter()
         .filter_map(|r| match &r.event {
-            Event::AlertOpened { findings, .. } => {
+            Event::AlertOpened { findings, .. } if !findings.is_empty() => {
                 Some((r.seq, findings.iter().map(|f| f.path.clone()).collect()))
             }
             _ => None,

@@ -21,3 +21,4 @@ mod stage;
 mod tree;
 mod wait;
 mod windows;
+mod writers;

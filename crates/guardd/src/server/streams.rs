@@ -220,6 +220,8 @@ fn io_failed(operation: &str, path: &std::path::Path, e: &std::io::Error) -> Kno
 
 /// The files of a generation that are for everybody.
 const OPEN_FILES: [&str; 4] = ["SHA256SUMS", "undo.jsonl", "manifest.json", "manifest.json.sig"];
+/// The host's public files, with which the signature is verified.
+const PUBLIC_FILES: [&str; 2] = ["host.pub", "allowed_signers"];
 
 pub(super) async fn export_baseline(
     daemon: &Daemon,
@@ -239,16 +241,17 @@ pub(super) async fn export_baseline(
         return Err(Known::ExpectedMore {}.into());
     }
     let wanted: Vec<&str> = match &asked.file {
-        None => OPEN_FILES.to_vec(),
-        Some(name) => match OPEN_FILES.iter().find(|f| *f == name) {
+        None => OPEN_FILES.into_iter().chain(PUBLIC_FILES).collect(),
+        Some(name) => match OPEN_FILES.iter().chain(&PUBLIC_FILES).find(|f| *f == name) {
             Some(file) => vec![file],
             None => return Err(Known::InvalidParameter { parameter: "file".to_owned() }.into()),
         },
     };
     let root = escape(warden.root.as_os_str().as_bytes());
+    let public = daemon.house.state_dir.public();
     let last_file = wanted.last().copied();
     for name in wanted {
-        let path = dir.join(name);
+        let path = if PUBLIC_FILES.contains(&name) { public.join(name) } else { dir.join(name) };
         let mut file = std::fs::File::open(&path).map_err(|e| io_failed("open", &path, &e))?;
         let size = file.metadata().map_err(|e| io_failed("look at", &path, &e))?.len();
         let mut sent = 0;

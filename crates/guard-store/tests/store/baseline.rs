@@ -102,13 +102,13 @@ fn the_last_record_of_a_path_counts() {
 fn many_records_in_any_order() {
     let f = Fixture::new();
     // Enough for several sorted runs, pushed in a scattered order.
-    let n = 60_011u64;
+    let n = 30_011u64;
     let path = |i: u64| format!("dir{:03}/sub{}/file{i}", i % 500, i % 7).into_bytes();
     let mut writer = BaselineWriter::create(&f.state, "production", 1).unwrap();
     for i in 0..n {
         let i = i * 7919 % n;
         let mut r = record(&path(i), &i.to_le_bytes());
-        r.entry.xattrs = vec![(b"user.note".to_vec(), vec![b'x'; 100])];
+        r.entry.xattrs = vec![(b"user.note".to_vec(), vec![b'x'; 300])];
         writer.push(&r).unwrap();
     }
     let c = writer.finish(draft(), &f.key).unwrap();
@@ -191,6 +191,9 @@ fn every_changed_bit_of_a_generation_is_found() {
     for name in ["manifest.json", "records"] {
         let path = c.dir.join(name);
         for at in 0..std::fs::metadata(&path).unwrap().len() as usize {
+            if name == "manifest.json" && at % 3 != 0 {
+                continue;
+            }
             let bit = (at % 8) as u8;
             flip(&path, at, bit);
             match open(&f, &c) {

@@ -5,12 +5,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use guard_model::Severity;
+use guard_model::ledger::Event;
 use guard_store::ledger::Verified;
 use guard_store::{
     BaselineWriter, HostKey, Ledger, LedgerHandle, StateDir, StoreError, lock_file, verify_files,
 };
 
-use crate::support::{bash, clock, draft, is_root, lock_content, opened_alert, record, stopped};
+use crate::support::{bash, clock, draft, finding, is_root, lock_content, opened_alert, record, stopped};
 
 /// A small file system, unmounted when dropped.
 struct Mount {
@@ -88,12 +90,17 @@ fn start(mount: &Mount) -> (StateDir, HostKey, Ledger) {
 
 /// Appends alerts until the disk takes no more; answers how many bytes went in.
 fn exhaust(h: &LedgerHandle) -> u64 {
-    let paths: Vec<String> = (0..200).map(|i| format!("some/path/{i}")).collect();
-    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let title = "t".repeat(200_000);
     let mut bytes = 0;
     loop {
+        let alert = Event::AlertOpened {
+            severity: Severity::High,
+            title: title.clone(),
+            findings: vec![finding("some/path")],
+            sessions: vec![],
+        };
         let before = h.health().reserve.bytes;
-        match h.append(Some("production".into()), vec![opened_alert(&paths)]) {
+        match h.append(Some("production".into()), vec![alert]) {
             Ok(records) => bytes += serde_json::to_vec(&records[0]).unwrap().len() as u64 + 1,
             Err(e) => {
                 assert!(matches!(e, StoreError::NotDurable { .. }) && e.is_out_of_space(), "{e:?}");
@@ -161,13 +168,13 @@ fn a_full_disk_takes_sixteen_mebibytes_of_alerts(mount: &Mount) {
 
 #[test]
 fn on_tmpfs() {
-    let Some(mount) = Mount::tmpfs("64m") else { return };
+    let Some(mount) = Mount::tmpfs("160m") else { return };
     a_full_disk_takes_sixteen_mebibytes_of_alerts(&mount);
 }
 
 #[test]
 fn on_ext4() {
-    let Some(mount) = Mount::ext4("128M") else { return };
+    let Some(mount) = Mount::ext4("192M") else { return };
     a_full_disk_takes_sixteen_mebibytes_of_alerts(&mount);
 }
 

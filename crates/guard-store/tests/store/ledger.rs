@@ -180,7 +180,7 @@ fn a_monstrous_finding_is_shortened_and_says_so() {
     let f = Fixture::new();
     let (ledger, _) = f.open().unwrap();
     let mut monster = finding("a");
-    let xattrs = (0..400u32).map(|i| (format!("user.{i:04}").into_bytes(), vec![b'\xff'; 60_000])).collect();
+    let xattrs = (0..400u32).map(|i| (format!("user.{i:04}").into_bytes(), vec![b'\xff'; 3000])).collect();
     monster.after.as_mut().unwrap().xattrs = xattrs;
     let event = Event::AlertOpened {
         severity: Severity::High,
@@ -211,7 +211,7 @@ fn files_are_rotated_and_read_on() {
     let mut reader = h.read_from(1);
     let large = "x".repeat(8 * 1024 * 1024);
     let mut read = Vec::new();
-    for i in 0..20 {
+    for i in 0..11 {
         h.append(None, vec![Event::DaemonStopped { reason: large.clone() }]).unwrap();
         if i % 3 == 0 {
             // Behind by some records, also across the end of a file.
@@ -220,19 +220,19 @@ fn files_are_rotated_and_read_on() {
     }
     let names: Vec<String> =
         f.ledger_files().iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
-    assert_eq!(names, ["0000000001.jsonl", "0000000009.jsonl", "0000000017.jsonl"]);
+    assert_eq!(names, ["0000000001.jsonl", "0000000009.jsonl"]);
     read.extend(reader.by_ref().map(|r| r.unwrap().seq));
-    assert_eq!(read, (1..=20).collect::<Vec<_>>());
-    assert_eq!(h.read_from(8).map(|r| r.unwrap().seq).collect::<Vec<_>>(), (8..=20).collect::<Vec<_>>());
+    assert_eq!(read, (1..=11).collect::<Vec<_>>());
+    assert_eq!(h.read_from(8).map(|r| r.unwrap().seq).collect::<Vec<_>>(), (8..=11).collect::<Vec<_>>());
     assert_eq!(h.index().recent(3, &Default::default()).unwrap().len(), 3);
     let head = ledger.stop().unwrap();
     let report = verify_files(&f.state.ledger(), &f.key.public(), Some(head)).unwrap();
-    assert_eq!((report.verdict(), report.files, report.records), (Verified::Whole, 3, 21));
+    assert_eq!((report.verdict(), report.files, report.records), (Verified::Whole, 2, 12));
     let (ledger, opened) = f.open().unwrap();
-    assert_eq!((opened.head, opened.checked), (head, 5));
+    assert_eq!((opened.head, opened.checked), (head, 4));
     // A single file can be verified by itself.
-    let middle = verify_files(&f.ledger_files()[1], &f.key.public(), None).unwrap();
-    assert_eq!((middle.verdict(), middle.records), (Verified::Whole, 8));
+    let last = verify_files(&f.ledger_files()[1], &f.key.public(), None).unwrap();
+    assert_eq!((last.verdict(), last.records), (Verified::Whole, 4));
     ledger.stop().unwrap();
 }
 

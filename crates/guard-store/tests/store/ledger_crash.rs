@@ -22,9 +22,11 @@ fn cut_anywhere_in_the_last_lines_it_goes_on() {
     let path = &f.ledger_files()[0];
     let good = std::fs::read(path).unwrap();
     let ends = ends(&good);
-    // Every byte of two records, and some of the long checkpoint behind them.
-    let checkpoint = ends[4] + 1..=good.len();
-    for cut in (ends[2]..=ends[4]).chain(checkpoint.step_by(97)).chain([good.len() - 1, good.len()]) {
+    // Every byte of a record, some of the one before and of the long checkpoint behind.
+    let before = (ends[2]..ends[3]).step_by(11);
+    let checkpoint = (ends[4] + 1..=good.len()).step_by(97);
+    let cuts = before.chain(ends[3]..=ends[4]).chain(checkpoint).chain([good.len() - 1, good.len()]);
+    for cut in cuts {
         // An index as old as the third record, as a crash can leave it: here, none.
         f.remove_index();
         std::fs::write(path, &good[..cut]).unwrap();

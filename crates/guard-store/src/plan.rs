@@ -30,6 +30,9 @@ pub enum PlanKind {
     Lock,
     /// Giving the original modes back.
     Unlock,
+    /// Giving files with names outside the root an inode of their own. Steps come in pairs: the file,
+    /// and the temporary name beside it where its copy is made. No mode changes.
+    BreakLinks,
 }
 
 /// What a plan is about.

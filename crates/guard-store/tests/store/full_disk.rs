@@ -1,8 +1,6 @@
 //! A disk that is really full: the reserve holds alerts, nothing is half
 //! written, and writing goes on by itself once there is room.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use guard_model::Severity;
@@ -12,74 +10,8 @@ use guard_store::{
     BaselineWriter, HostKey, Ledger, LedgerHandle, StateDir, StoreError, lock_file, verify_files,
 };
 
-use crate::support::{bash, clock, draft, finding, is_root, lock_content, opened_alert, record, stopped};
-
-/// A small file system, unmounted when dropped.
-struct Mount {
-    temp: tempfile::TempDir,
-}
-
-impl Mount {
-    /// `None`, and the reason printed, where this process may not mount.
-    fn tmpfs(size: &str) -> Option<Self> {
-        Self::new(|dir| format!("mount -t tmpfs -o size={size} guard-store-test {}", dir.display()))
-    }
-
-    fn ext4(size: &str) -> Option<Self> {
-        Self::new(|dir| {
-            let image = dir.with_extension("img");
-            format!(
-                "truncate -s {size} {image} && mkfs.ext4 -q -m 0 -F {image} && mount -o loop {image} {dir}",
-                image = image.display(),
-                dir = dir.display()
-            )
-        })
-    }
-
-    fn new(line: impl Fn(&Path) -> String) -> Option<Self> {
-        if !is_root() {
-            println!("skipped: mounting a small file system needs root");
-            return None;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("disk");
-        std::fs::create_dir(&dir).unwrap();
-        match bash(temp.path(), &line(&dir)) {
-            Ok(_) => Some(Self { temp }),
-            Err(e) => {
-                println!("skipped: this machine does not let us mount ({e})");
-                None
-            }
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.temp.path().join("disk")
-    }
-
-    /// Fills the disk to the last block, as another program's log would.
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.path().join("somebody-elses.log")).unwrap();
-        let mut size = 1024 * 1024;
-        while size > 0 {
-            while file.write_all(&vec![b'x'; size]).is_ok() {}
-            size /= 16;
-        }
-        file.sync_all().unwrap_or_default();
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.path().join("somebody-elses.log")).unwrap();
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if let Err(e) = bash(self.temp.path(), "umount disk") {
-            println!("{e}");
-        }
-    }
-}
+use crate::mount::Mount;
+use crate::support::{clock, draft, finding, lock_content, opened_alert, record, stopped};
 
 fn start(mount: &Mount) -> (StateDir, HostKey, Ledger) {
     let state = StateDir::open(&mount.path().join("state")).unwrap();

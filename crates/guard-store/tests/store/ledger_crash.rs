@@ -1,13 +1,15 @@
 //! What a crash leaves: recovered, or told as what it is.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use guard_model::ledger::Head;
 use guard_store::ledger::{BreakCause, Verified};
 use guard_store::{HostKey, Ledger, StateDir, StoreError, verify_files};
 
+use crate::mount::Mount;
 use crate::support::{Fixture, clock, opened_alert, stopped};
 
 /// Where each line of a text ends, its newline included.
@@ -152,42 +154,77 @@ fn child_that_writes_until_it_is_killed() {
     });
 }
 
+/// Starts the child and does `deed` once it has had records confirmed for a
+/// while; answers the last number that it was told.
+fn last_confirmed(path: &Path, patience: Duration, deed: impl FnOnce(&mut Child)) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["ledger_crash::child_that_writes_until_it_is_killed", "--exact", "--nocapture"])
+        .env("GUARD_STORE_TEST_CHILD", path)
+        .env("RUST_BACKTRACE", "0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut confirmed = 0;
+    let until = Instant::now() + patience;
+    let mut deed = Some(deed);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        // Only what was said before the deed counts: a kernel whose disk goes away
+        // under it can still tell a process that fsync was done.
+        if let (Some(seq), true) = (line.strip_prefix("ack "), deed.is_some()) {
+            confirmed = confirmed.max(seq.parse::<u64>().unwrap());
+        }
+        if confirmed > 0
+            && Instant::now() > until
+            && let Some(deed) = deed.take()
+        {
+            deed(&mut child);
+        }
+    }
+    child.wait().unwrap();
+    confirmed
+}
+
+fn opens_whole(path: &Path, key: &HostKey, confirmed: u64) {
+    let state = StateDir::open(path).unwrap();
+    let (ledger, opened) = Ledger::open(&state, key.clone(), clock()).unwrap();
+    assert!(opened.head.seq >= confirmed, "{} < {confirmed}", opened.head.seq);
+    assert_eq!(opened.index.rebuilt, None);
+    assert_eq!(ledger.handle().index().head().unwrap(), opened.head);
+    let head = ledger.stop().unwrap();
+    let report = verify_files(&state.ledger(), &key.public(), Some(head)).unwrap();
+    assert_eq!(report.verdict(), Verified::Whole, "{:?}", report.first_broken());
+}
+
 #[test]
 fn kill_nine_at_any_moment_loses_nothing_that_was_confirmed() {
-    let f = Fixture::new();
-    let path = f.state.path().to_owned();
-    let key = f.key.clone();
-    let ledger_dir = f.state.ledger();
-    let (temp, state) = (f.temp, f.state);
+    let Fixture { temp, state, key } = Fixture::new();
+    let path = state.path().to_owned();
     drop(state);
     for round in 0..8u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["ledger_crash::child_that_writes_until_it_is_killed", "--exact", "--nocapture"])
-            .env("GUARD_STORE_TEST_CHILD", &path)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut acknowledged = 0;
-        let until = Instant::now() + Duration::from_millis(20 + 37 * round);
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some(seq) = line.strip_prefix("ack ") {
-                acknowledged = acknowledged.max(seq.parse::<u64>().unwrap());
-            }
-            if acknowledged > 0 && Instant::now() > until {
-                // After this it may still have said more: that only makes the check weaker.
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-        let state = StateDir::open(&path).unwrap();
-        let (ledger, opened) = Ledger::open(&state, key.clone(), clock()).unwrap();
-        assert!(opened.head.seq >= acknowledged, "{} < {acknowledged}", opened.head.seq);
-        assert_eq!(opened.index.rebuilt, None);
-        assert_eq!(ledger.handle().index().head().unwrap(), opened.head);
-        let head = ledger.stop().unwrap();
-        let report = verify_files(&ledger_dir, &key.public(), Some(head)).unwrap();
-        assert_eq!(report.verdict(), Verified::Whole, "{:?}", report.first_broken());
+        let patience = Duration::from_millis(20 + 37 * round);
+        let confirmed = last_confirmed(&path, patience, |child| child.kill().unwrap());
+        opens_whole(&path, &key, confirmed);
     }
     drop(temp);
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_confirmed() {
+    let Some(mount) = Mount::ext4("64M") else { return };
+    let path = mount.path().join("state");
+    let key = HostKey::load_or_create(&StateDir::open(&path).unwrap()).unwrap();
+    for round in 0..5u64 {
+        let mut cut = false;
+        let confirmed = last_confirmed(&path, Duration::from_millis(20 + 53 * round), |child| {
+            cut = mount.cut_power();
+            child.kill().unwrap();
+        });
+        if !cut {
+            return;
+        }
+        mount.restore_power();
+        opens_whole(&path, &key, confirmed);
+    }
 }

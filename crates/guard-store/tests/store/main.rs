@@ -16,5 +16,6 @@ mod keys;
 mod ledger;
 mod ledger_crash;
 mod ledger_tamper;
+mod mount;
 mod state;
 mod support;

@@ -5,12 +5,13 @@ use guard_model::ledger::{Head, Record};
 use guard_model::state::{EnvironmentState, apply_to_alert};
 use guard_model::{Alert, AlertStatus, Timestamp};
 use rusqlite::types::Value;
-use rusqlite::{OptionalExtension as _, Row, params_from_iter};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params_from_iter};
 
 use super::apply::{not_readable, number, query_severity};
 use super::{Index, read_head};
 use crate::error::{Damage, StoreError};
 use crate::ledger::Segment;
+use crate::state_dir::StatePaths;
 
 /// Which alerts are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,15 @@ impl Place {
 }
 
 impl Index {
+    /// The last record that the index on disk has taken in, for whoever verifies a
+    /// ledger without a daemon. `None` where there is no index that can be read.
+    #[must_use]
+    pub fn head_on_disk(state: &StatePaths) -> Option<Head> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(state.index(), flags).ok()?;
+        read_head(&db).ok().filter(|head| head.seq > 0)
+    }
+
     /// The last record taken in.
     ///
     /// # Errors

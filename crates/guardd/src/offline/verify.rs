@@ -32,8 +32,9 @@ pub(crate) fn run(asked: &Verify) -> Result<Exit, Failure> {
         Some(file) => all.push(ledger(file, &key, remembered)?),
         None => {
             let paths = StatePaths::new(&asked.state_dir);
+            let by_index = guard_store::Index::head_on_disk(&paths);
+            let mut newest = remembered.into_iter().chain(by_index).max_by_key(|h| h.seq);
             let state = State { paths, key };
-            let mut newest = remembered;
             for environment in state.environments()? {
                 all.extend(lock_and_baseline(&state, &environment, &mut newest));
             }

@@ -28,6 +28,15 @@ pub(crate) struct Out {
     stream: OwnedWriteHalf,
     more: bool,
     oneway: bool,
+    last: Last,
+}
+
+/// What becomes of a call's last reply.
+enum Last {
+    /// It goes out as it is given.
+    Sent,
+    /// It waits until the call is recorded.
+    Waits(Option<Reply>),
 }
 
 impl Out {
@@ -46,13 +55,31 @@ impl Out {
 
     /// The last reply.
     pub(crate) async fn last<T: Serialize>(&mut self, parameters: &T) -> Result<(), HungUp> {
-        match Reply::of(parameters) {
-            Ok(reply) => self.send(&reply).await,
-            Err(e) => self.broken(&e),
+        match (Reply::of(parameters), &mut self.last) {
+            (Ok(reply), Last::Sent) => self.send(&reply).await,
+            (Ok(reply), Last::Waits(waiting)) => {
+                *waiting = Some(reply);
+                Ok(())
+            }
+            (Err(e), _) => self.broken(&e),
+        }
+    }
+
+    /// From now on the last reply waits for [`Out::release_last`].
+    pub(crate) fn hold_last(&mut self) {
+        self.last = Last::Waits(None);
+    }
+
+    /// Sends the last reply where it waits.
+    pub(crate) async fn release_last(&mut self) -> Result<(), HungUp> {
+        match std::mem::replace(&mut self.last, Last::Sent) {
+            Last::Waits(Some(reply)) => self.send(&reply).await,
+            Last::Waits(None) | Last::Sent => Ok(()),
         }
     }
 
     pub(crate) async fn error(&mut self, error: Known) -> Result<(), HungUp> {
+        self.last = Last::Sent;
         self.send(&Reply::error(error)).await
     }
 
@@ -77,7 +104,7 @@ impl Out {
 pub(crate) async fn talk(stream: UnixStream, peer: Peer, daemon: &Daemon) {
     let (read, write) = stream.into_split();
     let mut calls = calls(read);
-    let mut out = Out { stream: write, more: false, oneway: false };
+    let mut out = Out { stream: write, more: false, oneway: false, last: Last::Sent };
     while let Ok(Some(Ok(message))) = timeout(IDLE, calls.next()).await {
         let call = match Call::parse(&message) {
             Ok(call) => call,

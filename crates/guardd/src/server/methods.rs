@@ -160,7 +160,8 @@ fn right_of(method: &str) -> Option<Right> {
     })
 }
 
-/// Answers one call. Mutating and refused ones are in the ledger.
+/// Answers one call. Mutating and refused ones are in the ledger before the
+/// caller hears how they ended.
 pub(crate) async fn answer(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> Result<(), HungUp> {
     let Some(right) = right_of(&call.method) else {
         let (interface, _) = call.split();
@@ -177,14 +178,17 @@ pub(crate) async fn answer(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut 
         note(daemon, peer, &call.method, Outcome::Refused, Some("PermissionDenied".to_owned()));
         return out.error(Known::PermissionDenied {}).await;
     }
-    let done = dispatch(daemon, peer, call, out).await;
     let mutating = right != Right::Read;
+    if mutating {
+        out.hold_last();
+    }
+    let done = dispatch(daemon, peer, call, out).await;
     match done {
         Ok(()) => {
             if mutating {
                 note(daemon, peer, &call.method, Outcome::Done, None);
             }
-            Ok(())
+            out.release_last().await
         }
         Err(Ended::HungUp) => Err(HungUp),
         Err(Ended::Refused(known)) => {

@@ -16,7 +16,7 @@ use guard_model::path::escape;
 use guard_store::{LedgerReader, RecordFilter};
 use tokio::sync::Notify;
 
-use super::connection::Out;
+use super::connection::{HungUp, Out};
 use super::methods::{Daemon, Ended, OnHangup};
 use super::reading::failed;
 use crate::operations::Work;
@@ -39,20 +39,21 @@ pub(super) async fn with_progress<T>(
     tokio::pin!(operation);
     let mut tick = tokio::time::interval(TOLD_EVERY);
     tick.tick().await;
+    let mut listens = out.takes_more();
     loop {
         tokio::select! {
             result = &mut operation => return Ok(result?),
-            _ = tick.tick() => {
-                if !out.takes_more() {
-                    continue;
-                }
+            _ = tick.tick(), if listens => {
                 let (phase, done, total) = work.now();
                 let step = Step::<()>::progress(phase.name(), done, (total > 0).then_some(total));
-                if let Err(hung_up) = out.more(&step).await {
-                    if on_hangup == OnHangup::Cancel {
+                match (out.more(&step).await, on_hangup) {
+                    (Ok(()), _) => {}
+                    // How it ends is recorded, whether or not somebody still wants to hear it.
+                    (Err(HungUp), OnHangup::GoOn) => listens = false,
+                    (Err(HungUp), OnHangup::Cancel) => {
                         work.cancel.store(true, Ordering::Relaxed);
+                        return Err(HungUp.into());
                     }
-                    return Err(hung_up.into());
                 }
             }
         }

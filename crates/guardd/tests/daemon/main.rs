@@ -7,14 +7,15 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
     reason = "a failed test says where, and one that is left out says why"
 )]
 
 mod accepting;
+mod baselines;
 mod changes;
+mod ledgers;
 mod raw;
 mod restarts;
 mod stage;

@@ -96,7 +96,7 @@ fn alerts_keep_their_standing_across_restarts() {
         stage.start();
         let alerts = stage.all_alerts();
         assert_eq!((alerts.len(), alerts[0].id, alerts[0].status), (1, id, AlertStatus::Acknowledged));
-        assert_eq!(alerts[0].findings, [first.clone()]);
+        assert_eq!(alerts[0].findings, std::slice::from_ref(&first));
         assert_eq!(alerts[0].notes[0].text, "looked at");
     }
     // It goes on to differ otherwise: that is new.

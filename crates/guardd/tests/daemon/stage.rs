@@ -306,6 +306,19 @@ impl Stage {
         all.into_iter().map(whole).collect()
     }
 
+    /// Every alert about the daemon itself.
+    #[track_caller]
+    pub(crate) fn own_alerts(&self) -> Vec<Alert> {
+        let all = ListAlerts { environment: None, all: Some(true) };
+        self.call(&all).alerts.into_iter().filter(|a| a.environment == "guardd").collect()
+    }
+
+    /// Waits until there were so many findings.
+    #[track_caller]
+    pub(crate) fn wait_for_findings(&self, count: usize) {
+        wait::until_true(&format!("{count} findings"), || self.findings().len() >= count);
+    }
+
     /// Every finding there ever was, oldest first.
     #[track_caller]
     pub(crate) fn findings(&self) -> Vec<Finding> {
@@ -506,8 +519,13 @@ pub(crate) fn guardd() -> Command {
 /// Runs a program to its end; fails the test where it does not end.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Output {
+    run_from(command, Stdio::null())
+}
+
+#[track_caller]
+fn run_from(command: &mut Command, stdin: Stdio) -> Output {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -523,6 +541,15 @@ pub(crate) fn run(command: &mut Command) -> Output {
     let (stdout, stderr) = (read(Box::new(stdout)), read(Box::new(stderr)));
     let status = wait::until(&format!("the end of {command:?}"), || child.try_wait().unwrap());
     Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+/// Runs a program that reads `input`, which must not be longer than a pipe holds.
+#[track_caller]
+pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
+    let (from, mut to) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut to, input).unwrap();
+    drop(to);
+    run_from(command, from.into())
 }
 
 /// Standard output and error of a program, one after the other.

@@ -125,14 +125,6 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
-    /// No baseline of that number.
-    #[error("{environment} has no baseline {generation}")]
-    NoBaseline {
-        /// The environment's name.
-        environment: String,
-        /// The number asked for.
-        generation: u64,
-    },
     /// A generation is there already, and generations are never rewritten.
     #[error("{environment} has a baseline {generation} already")]
     BaselineExists {

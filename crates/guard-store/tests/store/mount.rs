@@ -86,7 +86,8 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if let Err(e) = bash(self.temp.path(), "umount disk") {
+        // Lazily, because a test that failed leaves files open.
+        if let Err(e) = bash(self.temp.path(), "umount --lazy disk") {
             println!("{e}");
         }
     }

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod mounts;
 pub mod open;
 pub mod peer;
+pub mod place;
 pub mod priority;
 pub mod process;
 pub mod procfd;

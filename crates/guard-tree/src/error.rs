@@ -34,6 +34,14 @@ pub enum TreeError {
         /// What it is now.
         got: u32,
     },
+    /// A file was not replaced by a copy of it.
+    #[error("{} cannot be replaced by a copy: {why}", path.display())]
+    NotCopied {
+        /// Which file.
+        path: PathBuf,
+        /// What stood against it.
+        why: &'static str,
+    },
     /// The caller's flag was raised before the end.
     #[error("cancelled")]
     Cancelled,

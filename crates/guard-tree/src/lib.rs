@@ -2,7 +2,7 @@
 //!
 //! Everything starts from a [`Root`], a handle on an environment's top
 //! directory. [`Root::observe`] looks at one path, [`scan`] at all of them, and
-//! [`Root::set_mode`] is the one thing here that changes something.
+//! [`Root::set_mode`] and [`Root::give_own_inode`] are what changes something here.
 //!
 //! Architecture invariant: nothing here ever leaves its root. Paths are resolved
 //! beneath the root's handle without following a single symbolic link, so that a
@@ -18,6 +18,7 @@ mod mode;
 mod observe;
 mod pace;
 mod passage;
+mod relink;
 mod root;
 mod scan;
 mod stack;
@@ -29,5 +30,6 @@ pub use links::LinkCounts;
 pub use mode::ModeSet;
 pub use observe::Content;
 pub use pace::Pace;
+pub use relink::{Leftover, LinkedName};
 pub use root::{Named, Root, RootCheck};
 pub use scan::{OpenWriters, Progress, ScanContent, ScanOptions, ScanReport, Visitor, scan};

@@ -366,7 +366,7 @@ fn refusal(e: &io::Error, stat: &Stat) -> Result<(), Again> {
 }
 
 /// The attributes, read when the entry has been left alone for long enough.
-fn settled(fd: BorrowedFd<'_>) -> io::Result<Stat> {
+pub(crate) fn settled(fd: BorrowedFd<'_>) -> io::Result<Stat> {
     let mut stat = stat::of(fd)?;
     for _ in 0..SETTLE_TRIES {
         let Some(wait) = unsettled_for(stat.ctime) else { break };
@@ -378,7 +378,7 @@ fn settled(fd: BorrowedFd<'_>) -> io::Result<Stat> {
 
 /// How long until a change at `ctime` has settled, if it has not. A time in the future is
 /// not waited for: the clock was set back.
-fn unsettled_for(ctime: Time) -> Option<Duration> {
+pub(crate) fn unsettled_for(ctime: Time) -> Option<Duration> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     let then = Duration::new(u64::try_from(ctime.sec).ok()?, ctime.nsec);
     SETTLES_IN.checked_sub(now.checked_sub(then)?)

@@ -1,21 +1,22 @@
 //! Lock: plan, seal, hash, sign, commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guard_model::baseline::{BaselineRecord, Role, Totals};
 use guard_model::ledger::{Event, Record, WindowEnd};
 use guard_model::path::escape;
-use guard_model::seal::{Skip, sealed, sealed_mode};
+use guard_model::seal::{Skip, sealed_mode};
 use guard_model::state::Window;
-use guard_model::{Class, Digest, Entry, Finding, Kind, Observed, Policy, RelPath, Seal, Severity};
+use guard_model::{Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
 use guard_store::{
     Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
 };
 use guard_tree::{ModeSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor};
 
 use super::open_writers::{OnOpenWriters, Told};
+use super::survey::{Survey, Surveyor, is_sealable};
 use super::{OperationError, Phase, Work, baseline_diff, now};
 use crate::ward::Ward;
 
@@ -76,7 +77,7 @@ pub(crate) struct LockDone {
     pub(crate) mounts: Vec<RelPath>,
     /// Literal patterns that matched nothing.
     pub(crate) unmatched: Vec<String>,
-    /// What is open for writing, or could not be told not to be.
+    /// What became of links, what is open for writing, or could not be told not to be.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -87,11 +88,21 @@ impl LockTask {
     /// Locks. Where it fails, every mode is as it was. The plan stays until the
     /// lock file says what the ledger says.
     pub(crate) fn run(self) -> Result<LockDone, OperationError> {
-        let survey = self.survey()?;
-        let steps = survey.steps();
+        let mut survey = self.survey()?;
+        let mut said = Vec::new();
+        if self.options.outside_links == OutsideLinks::Break {
+            said = self.break_links(&survey)?;
+            if !said.is_empty() {
+                survey = self.survey()?;
+            }
+        }
+        let steps = if self.seal == Seal::None { Vec::new() } else { survey.steps() };
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
         match self.seal_and_commit(&survey, &steps) {
-            Ok(done) => Ok(done),
+            Ok(mut done) => {
+                done.warnings.splice(..0, said);
+                Ok(done)
+            }
             Err(cause) => match undo(&self.ward, &self.root, &steps) {
                 Ok(_) => Err(cause),
                 Err(undo) => Err(OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) }),
@@ -101,7 +112,8 @@ impl LockTask {
 
     fn survey(&self) -> Result<Survey, OperationError> {
         self.work.enter(Phase::Walking, 0);
-        let surveyor = Surveyor { seal: self.seal, found: Mutex::default() };
+        let surveyor =
+            Surveyor { seal: self.seal, outside_links: self.options.outside_links, found: Mutex::default() };
         guard_tree::scan(
             &self.root,
             &self.policy,
@@ -166,12 +178,9 @@ impl LockTask {
             return Err(e.into());
         }
         let open = recorded.writers.open_files();
-        // Where nothing is sealed, writing is what is watched for and not what is prevented.
-        let open = match (open, self.options.on_writers) {
-            (Some(open), OnOpenWriters::Refuse) if self.seal != Seal::None => {
-                return Err(OperationError::OpenForWriting(open));
-            }
-            (open, _) => open,
+        let open = match open {
+            Some(open) if self.refuses_writers() => return Err(OperationError::OpenForWriting(open)),
+            open => open,
         };
         let seal_done = self.seal.min(Seal::ReadOnly);
         let committed = recorded.writer.finish(self.manifest(seal_done), &self.ward.house.key)?;
@@ -224,7 +233,7 @@ impl LockTask {
         self.ends.as_ref().is_some_and(|e| e.how != WindowEnd::Lock)
     }
 
-    fn plan_header(&self) -> PlanHeader {
+    pub(super) fn plan_header(&self) -> PlanHeader {
         PlanHeader {
             environment: self.ward.name.clone(),
             kind: PlanKind::Lock,
@@ -293,111 +302,6 @@ pub(crate) fn undo(ward: &Ward, root: &Root, steps: &[PlanStep]) -> Result<u64, 
 /// Workers of a scan that somebody waits for.
 pub(crate) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(8))
-}
-
-/// One entry as it was before sealing.
-struct Original {
-    kind: Kind,
-    identity: (u64, u64),
-    mode: u32,
-    nlink: u32,
-    role: Role,
-    /// The xattrs, where sealing changes them (an access ACL).
-    xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>,
-}
-
-/// Every protected entry before sealing, and which of them cannot be sealed.
-#[derive(Default)]
-struct Survey {
-    originals: HashMap<RelPath, Original>,
-    holds_writable: HashSet<RelPath>,
-    names_inside: HashMap<(u64, u64), u32>,
-    entries: u64,
-}
-
-impl Survey {
-    fn skip(&self, path: &RelPath, original: &Original) -> Option<Skip> {
-        match original.kind {
-            Kind::Symlink => Some(Skip::Symlink),
-            Kind::File => {
-                let inside = self.names_inside.get(&original.identity).copied().unwrap_or(1);
-                (original.nlink > inside).then_some(Skip::HardLinkOutside)
-            }
-            Kind::Directory => self.holds_writable.contains(path).then_some(Skip::HoldsWritable),
-            _ => Some(Skip::Special),
-        }
-    }
-
-    fn steps(&self) -> Vec<PlanStep> {
-        let mut steps: Vec<PlanStep> = self
-            .originals
-            .iter()
-            .filter(|(path, o)| is_sealable(o.role) && self.skip(path, o).is_none())
-            .filter(|(_, o)| sealed_mode(o.mode) != o.mode)
-            .map(|(path, o)| PlanStep {
-                path: path.clone(),
-                identity: o.identity,
-                mode_before: o.mode,
-                mode_after: sealed_mode(o.mode),
-            })
-            .collect();
-        steps.sort_by(|a, b| a.path.cmp(&b.path));
-        steps
-    }
-}
-
-fn is_sealable(role: Role) -> bool {
-    matches!(role, Role::Protected | Role::Sensitive)
-}
-
-/// First pass: what is there, without reading content.
-struct Surveyor {
-    seal: Seal,
-    found: Mutex<Survey>,
-}
-
-impl Surveyor {
-    fn into_survey(self) -> Survey {
-        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Visitor for Surveyor {
-    type Dir = ();
-
-    fn enter(&self, _dir: &RelPath) {}
-
-    fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
-        None
-    }
-
-    fn found(&self, _dir: &mut (), path: RelPath, _class: Class, role: Role, observed: Observed) {
-        let mut survey = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        survey.entries += 1;
-        let (Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. }) = observed else { return };
-        if self.seal == Seal::None {
-            return;
-        }
-        if role == Role::WritableTop {
-            survey.holds_writable.extend(path.parent());
-        }
-        let identity = (e.dev, e.ino);
-        if e.nlink > 1 && e.kind != Kind::Directory {
-            *survey.names_inside.entry(identity).or_default() += 1;
-        }
-        let xattrs = (sealed(&e).xattrs != e.xattrs).then_some(e.xattrs);
-        let original = Original { kind: e.kind, identity, mode: e.mode, nlink: e.nlink, role, xattrs };
-        survey.originals.insert(path, original);
-    }
-
-    fn passed_over(&self, _dir: &mut (), path: &RelPath, class: Class) {
-        if self.seal != Seal::None && matches!(class, Class::Ignored | Class::Writable) {
-            let mut survey = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            survey.holds_writable.extend(path.parent());
-        }
-    }
-
-    fn leave(&self, _dir: (), _path: &RelPath) {}
 }
 
 struct Recorded {

@@ -8,10 +8,12 @@
 pub(crate) mod accept;
 pub(crate) mod ancestors;
 pub(crate) mod baseline_diff;
+mod break_links;
 pub(crate) mod lock;
 pub(crate) mod open_writers;
 pub(crate) mod recover;
 pub(crate) mod repair;
+mod survey;
 pub(crate) mod unlock;
 
 use std::sync::Arc;
@@ -66,6 +68,7 @@ pub(crate) struct Work {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Walking,
+    Copying,
     Sealing,
     Hashing,
     Committing,
@@ -73,11 +76,13 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::Walking, Self::Sealing, Self::Hashing, Self::Committing, Self::Unsealing];
+    const ALL: [Self; 6] =
+        [Self::Walking, Self::Copying, Self::Sealing, Self::Hashing, Self::Committing, Self::Unsealing];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Walking => "walking",
+            Self::Copying => "copying",
             Self::Sealing => "sealing",
             Self::Hashing => "hashing",
             Self::Committing => "committing",

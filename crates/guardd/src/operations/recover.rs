@@ -6,6 +6,7 @@
 //! | lock, accept | anything else | it was not: every mode is given back |
 //! | unlock | unlocked | it was committed: the rest of the modes is given back |
 //! | unlock | locked | it was not, and had changed nothing |
+//! | break links | anything | each file is whole: copies under temporary names are removed |
 
 use guard_model::baseline::LockState;
 use guard_model::ledger::Event;
@@ -13,7 +14,7 @@ use guard_model::state::EnvironmentState;
 use guard_store::{Plan, PlanKind, PlanStep};
 use guard_tree::Root;
 
-use super::{OperationError, Work, lock, unlock};
+use super::{OperationError, Work, break_links, lock, unlock};
 use crate::comparer::DeviceMap;
 use crate::ward::Ward;
 
@@ -31,6 +32,7 @@ pub(crate) fn recover(
     let committed = match kind {
         PlanKind::Lock => state.state == LockState::Locked && newest >= plan.header().generation,
         PlanKind::Unlock => state.state == LockState::Unlocked,
+        PlanKind::BreakLinks => true,
     };
     let how = match (kind, committed) {
         (PlanKind::Lock, true) => {
@@ -50,6 +52,7 @@ pub(crate) fn recover(
                 done.left.len()
             )
         }
+        (PlanKind::BreakLinks, _) => break_links::recover(ward, root, &steps)?,
         (PlanKind::Unlock, false) => {
             Plan::clear(&ward.house.state_dir, &ward.name)?;
             "undone: it had not been committed and had changed nothing".to_owned()
@@ -58,6 +61,7 @@ pub(crate) fn recover(
     let operation = match kind {
         PlanKind::Lock => "lock",
         PlanKind::Unlock => "unlock",
+        PlanKind::BreakLinks => "lock --break-links",
     };
     Ok(Some(Event::Recovered { operation: operation.to_owned(), how }))
 }

@@ -16,6 +16,7 @@ mod accepting;
 mod baselines;
 mod changes;
 mod ledgers;
+mod links;
 mod raw;
 mod restarts;
 mod stage;

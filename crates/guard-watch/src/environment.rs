@@ -1,7 +1,7 @@
 //! One environment's worker: takes what the reader collected, keeps the watches
 //! right, and hands hints on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -38,6 +38,10 @@ struct Shared {
 
 /// Why all watches have to be put up anew.
 type Reason = (GapCause, String);
+/// One of each kind.
+type Reasons = BTreeMap<u8, Reason>;
+/// The kind of the reason that putting them up failed.
+const FAILED: u8 = u8::MAX;
 
 impl Environment {
     /// Puts up the watches and starts the worker.
@@ -133,13 +137,13 @@ impl Shared {
     }
 
     fn run(&self) {
-        let mut reason: Option<Reason> = None;
+        let mut reasons = Reasons::default();
         let mut raised: Option<Instant> = None;
         let mut last = Instant::now();
         let mut ears = Ears::default();
         loop {
             std::thread::sleep(Self::LULL.saturating_sub(last.elapsed()));
-            let due = raised.map(|at| at + Self::BREATH).filter(|_| reason.is_some());
+            let due = raised.map(|at| at + Self::BREATH).filter(|_| !reasons.is_empty());
             let batch = self.inbox.take(due);
             if batch.stop {
                 self.tree().lower();
@@ -147,16 +151,14 @@ impl Shared {
             }
             last = Instant::now();
             let heard = batch.canaries.clone();
-            if let Some(new) = self.handle(batch) {
-                // The first reason is the one that explains the others.
-                reason.get_or_insert(new);
+            for (cause, detail) in self.handle(batch) {
+                // The first one of a kind explains those that follow.
+                reasons.entry(cause as u8).or_insert((cause, detail));
             }
             // After the hints that came along with it.
             self.answer(&mut ears, heard);
-            if raised.is_none_or(|at| at.elapsed() >= Self::BREATH)
-                && let Some(reason) = reason.take()
-            {
-                self.raise(reason);
+            if !reasons.is_empty() && raised.is_none_or(|at| at.elapsed() >= Self::BREATH) {
+                self.raise(&mut reasons);
                 raised = Some(Instant::now());
             }
         }
@@ -187,25 +189,33 @@ impl Shared {
         }
     }
 
-    /// All watches anew, then the gap, so that verifying it is covered.
-    fn raise(&self, (cause, detail): Reason) {
+    /// All watches anew, then the gaps, so that verifying them is covered. The
+    /// reasons are kept where that fails, and it is tried again.
+    fn raise(&self, reasons: &mut Reasons) {
         let raised = self.tree().raise();
         match raised {
             Ok(report) => {
                 self.again();
-                self.gap(cause, detail);
+                for (cause, detail) in std::mem::take(reasons).into_values() {
+                    self.gap(cause, detail);
+                }
                 self.tell_failures(&report);
             }
-            Err(e) => self.gap(GapCause::Backend, format!("{detail}; watching cannot go on: {e}")),
+            Err(error) => {
+                let cause = GapCause::Backend;
+                if reasons.insert(FAILED, (cause, "nothing was watched for a while".to_owned())).is_none() {
+                    self.gap(cause, format!("nothing is watched: {}", chain(&error)));
+                }
+            }
         }
     }
 
     /// Hands on what the batch tells, and returns why all watches have to be put
     /// up anew, where they have to.
-    fn handle(&self, batch: Batch) -> Option<Reason> {
+    fn handle(&self, batch: Batch) -> Vec<Reason> {
         let mut touched = BTreeSet::new();
         let mut dirty = BTreeSet::new();
-        let mut reason = None;
+        let mut reasons = Vec::new();
         {
             let mut tree = self.tree();
             let mut nest = batch.nest;
@@ -233,23 +243,21 @@ impl Shared {
             }
             if root_touched {
                 touched.insert(RelPath::root());
-                reason = root_reason(&tree, root_moved);
+                reasons.extend(root_reason(&tree, root_moved));
             }
             if batch.ended == Some(tree.generation()) {
-                reason = Some((GapCause::Backend, "a reader of events had ended".to_owned()));
+                reasons.push((GapCause::Backend, "a reader of events had ended".to_owned()));
             }
         }
-        if let Some(error) = batch.errors.first() {
-            reason = Some((GapCause::Backend, error.clone()));
-        }
+        reasons.extend(batch.errors.into_iter().next().map(|error| (GapCause::Backend, error)));
         if batch.overflow {
-            reason = Some((GapCause::Overflow, "the queue of events overflowed".to_owned()));
+            reasons.push((GapCause::Overflow, "the queue of events overflowed".to_owned()));
         }
         for path in touched {
             self.say(Hint::Touch { env: self.id, path });
         }
         self.renew(dirty);
-        reason
+        reasons
     }
 
     /// Puts the watches right below directories that were made, moved or deleted.
@@ -299,4 +307,10 @@ fn root_reason(tree: &Tree, moved: bool) -> Option<Reason> {
         RootNow::Gone => format!("{root} is not there, or no directory"),
     };
     Some((GapCause::Root, words))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }

@@ -6,14 +6,15 @@
 //!   then panics: caught.
 //! - For each directory that goes it compares the path of every directory it
 //!   has (0.2 µs each): with 15,000 directories it is deaf for half a minute
-//!   after an `rm -rf`. So there are up to [`SHARES`] of it, each with a share of
-//!   the directories, which makes the same `rm -rf` cost a second of one core.
+//!   after an `rm -rf`. So a large tree has up to [`SHARES`] of it, each with a
+//!   share of the directories, and the same `rm -rf` makes nobody wait.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use notify::event::{
     AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind, RenameMode,
@@ -25,10 +26,32 @@ use crate::canary;
 use crate::error::WatchError;
 use crate::inbox::{Inbox, News};
 
-/// inotify instances for one environment, of the 128 that a user may have by
-/// default (`/proc/sys/fs/inotify/max_user_instances`). A small tree has fewer,
-/// because one is made only when the first directory falls to it.
+/// inotify instances for one environment, at most.
 const SHARES: usize = 16;
+/// Up to so many directories one instance will do.
+const ALONE: usize = 1024;
+/// Instances beyond the first one of each environment, in the whole process: a
+/// user has 128 by default (`/proc/sys/fs/inotify/max_user_instances`), which
+/// further environments and other programs need too.
+const EXTRAS: usize = 48;
+
+static EXTRAS_TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// A claim on one of the [`EXTRAS`].
+struct Extra;
+
+impl Extra {
+    fn claim() -> Option<Self> {
+        let more = |taken| (taken < EXTRAS).then_some(taken + 1);
+        EXTRAS_TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        EXTRAS_TAKEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Runs on notify's thread; never waits.
 struct Reader {
@@ -36,6 +59,8 @@ struct Reader {
     generation: u64,
     share: u8,
     interest: Interest,
+    /// False until its thread runs: what never began cannot end.
+    runs: Arc<AtomicBool>,
 }
 
 impl EventHandler for Reader {
@@ -62,7 +87,9 @@ impl EventHandler for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.inbox.ended(self.generation);
+        if self.runs.load(Ordering::Acquire) {
+            self.inbox.ended(self.generation);
+        }
     }
 }
 
@@ -86,17 +113,29 @@ fn news_of(kind: EventKind) -> Option<News> {
 }
 
 /// One inotify instance with its reader thread.
+struct Instance {
+    watcher: INotifyWatcher,
+    /// False where the canaries could not be watched (the limit on watches), so
+    /// that it cannot be asked to hear one.
+    hears: bool,
+    _extra: Option<Extra>,
+}
+
 enum Share {
     Unmade,
-    Made(INotifyWatcher),
-    /// The kernel gave no instance; the first share stands in for good.
+    Made(Instance),
+    /// There can be no more instances; the first one stands in for good.
     Refused,
 }
 
 /// The directories of one environment, shared out.
 struct Inotify {
-    /// The first one is always made.
-    shares: [Share; SHARES],
+    first: Instance,
+    /// By the hash of a directory's path. Those that were watched before the
+    /// tree was large are with the first one.
+    shares: [Share; SHARES - 1],
+    /// Watches put up and not taken down, about.
+    watches: usize,
     inbox: Arc<Inbox>,
     generation: u64,
     interest: Interest,
@@ -108,84 +147,119 @@ pub(crate) fn start(
     generation: u64,
     interest: Interest,
 ) -> Result<Box<dyn Backend>, WatchError> {
-    let shares = [const { Share::Unmade }; SHARES];
-    let mut inotify = Inotify { shares, inbox: Arc::clone(inbox), generation, interest };
-    let first = inotify.reader(0).map_err(WatchError::Backend)?;
-    if let Some(share) = inotify.shares.first_mut() {
-        *share = Share::Made(first);
-    }
-    Ok(Box::new(inotify))
+    let first = instance(inbox, generation, &interest, 0, None).map_err(WatchError::Backend)?;
+    let shares = [const { Share::Unmade }; SHARES - 1];
+    Ok(Box::new(Inotify { first, shares, watches: 0, inbox: Arc::clone(inbox), generation, interest }))
+}
+
+fn instance(
+    inbox: &Arc<Inbox>,
+    generation: u64,
+    interest: &Interest,
+    share: u8,
+    extra: Option<Extra>,
+) -> notify::Result<Instance> {
+    let runs = Arc::new(AtomicBool::new(false));
+    let reader = Reader {
+        inbox: Arc::clone(inbox),
+        generation,
+        share,
+        interest: interest.clone(),
+        runs: Arc::clone(&runs),
+    };
+    let mut watcher = INotifyWatcher::new(reader, Config::default().with_follow_symlinks(false))?;
+    inbox.started(generation);
+    runs.store(true, Ordering::Release);
+    let hears = watch(&mut watcher, &interest.canaries).is_ok();
+    Ok(Instance { watcher, hears, _extra: extra })
+}
+
+/// Which of the shares a directory falls to.
+fn number_of(directory: &Path) -> usize {
+    let mut hasher = DefaultHasher::new();
+    directory.hash(&mut hasher);
+    usize::try_from(hasher.finish() % SHARES as u64).unwrap_or(0)
 }
 
 impl Inotify {
-    fn reader(&self, share: u8) -> notify::Result<INotifyWatcher> {
-        let (inbox, interest) = (Arc::clone(&self.inbox), self.interest.clone());
-        self.inbox.started(self.generation);
-        let reader = Reader { inbox, generation: self.generation, share, interest };
-        INotifyWatcher::new(reader, Config::default().with_follow_symlinks(false))
+    /// The share beyond the first that this directory falls to, if it does.
+    fn share_of(&mut self, directory: &Path) -> Option<&mut Share> {
+        self.shares.get_mut(number_of(directory).checked_sub(1)?)
     }
 
-    /// The instance that this directory falls to.
-    fn share_of(&mut self, directory: &Path) -> Option<&mut INotifyWatcher> {
-        let mut hasher = DefaultHasher::new();
-        directory.hash(&mut hasher);
-        let number = u8::try_from(hasher.finish() % SHARES as u64).unwrap_or(0);
-        let index = usize::from(number);
-        if matches!(self.shares.get(index), Some(Share::Unmade)) {
-            let made = self.make(number);
-            if let Some(share) = self.shares.get_mut(index) {
+    /// The instance to watch this directory by.
+    fn instance_for(&mut self, directory: &Path) -> &mut Instance {
+        let is_large = self.watches >= ALONE;
+        if is_large && matches!(self.share_of(directory), Some(Share::Unmade)) {
+            let made = self.make(number_of(directory));
+            if let Some(share) = self.share_of(directory) {
                 *share = made;
             }
         }
-        let index = if matches!(self.shares.get(index), Some(Share::Made(_))) { index } else { 0 };
-        match self.shares.get_mut(index) {
-            Some(Share::Made(watcher)) => Some(watcher),
-            _ => None,
+        // Not by `share_of`, whose borrow would hold `first` as well.
+        match number_of(directory).checked_sub(1).and_then(|i| self.shares.get_mut(i)) {
+            Some(Share::Made(instance)) => instance,
+            _ => &mut self.first,
         }
     }
 
-    fn make(&self, number: u8) -> Share {
-        match self.reader(number) {
-            Ok(mut watcher) => {
-                // Where this fails the canary stays silent, which is what it is for.
-                if let Err(refusal) = watch(&mut watcher, &self.interest.canaries) {
-                    tracing::warn!(?refusal, "the canaries cannot be watched");
-                }
-                Share::Made(watcher)
-            }
+    fn make(&self, number: usize) -> Share {
+        let (Some(extra), Ok(number)) = (Extra::claim(), u8::try_from(number)) else { return Share::Refused };
+        match instance(&self.inbox, self.generation, &self.interest, number, Some(extra)) {
+            Ok(instance) => Share::Made(instance),
             Err(error) => {
                 tracing::warn!(%error, "fewer inotify instances than wanted; raise /proc/sys/fs/inotify/max_user_instances");
                 Share::Refused
             }
         }
     }
+
+    fn instances(&mut self) -> impl Iterator<Item = &mut Instance> {
+        let shares = self.shares.iter_mut().filter_map(|share| match share {
+            Share::Made(instance) => Some(instance),
+            _ => None,
+        });
+        std::iter::once(&mut self.first).chain(shares)
+    }
 }
 
 impl Backend for Inotify {
     fn watch(&mut self, directory: &Path) -> Result<(), Refusal> {
-        self.share_of(directory).map_or(Err(Refusal::Ended), |watcher| watch(watcher, directory))
-    }
-
-    fn unwatch(&mut self, directory: &Path) {
-        if let Some(watcher) = self.share_of(directory) {
-            // An error says that there is no such watch, which is what was asked for.
-            drop(catch_unwind(AssertUnwindSafe(|| watcher.unwatch(directory))));
-        }
-    }
-
-    fn watch_canaries(&mut self) -> Result<(), Refusal> {
-        for share in &mut self.shares {
-            if let Share::Made(watcher) = share {
-                watch(watcher, &self.interest.canaries)?;
-            }
-        }
+        watch(&mut self.instance_for(directory).watcher, directory)?;
+        self.watches += 1;
         Ok(())
     }
 
-    fn readers(&self) -> u32 {
-        let bits = (0u32..).zip(&self.shares).filter(|(_, share)| matches!(share, Share::Made(_)));
-        bits.fold(0, |mask, (bit, _)| mask | 1 << bit)
+    fn unwatch(&mut self, directory: &Path) {
+        // From before the tree was large, or from after.
+        unwatch(&mut self.first.watcher, directory);
+        if let Some(Share::Made(instance)) = self.share_of(directory) {
+            unwatch(&mut instance.watcher, directory);
+        }
+        self.watches = self.watches.saturating_sub(1);
     }
+
+    fn watch_canaries(&mut self) -> Result<(), Refusal> {
+        let canaries = self.interest.canaries.clone();
+        let mut outcome = Ok(());
+        for instance in self.instances() {
+            let watched = watch(&mut instance.watcher, &canaries);
+            instance.hears |= watched.is_ok();
+            outcome = outcome.and(watched);
+        }
+        outcome
+    }
+
+    fn readers(&self) -> u32 {
+        let hears = |share: &Share| matches!(share, Share::Made(instance) if instance.hears);
+        let first = u32::from(self.first.hears);
+        (1u32..).zip(&self.shares).filter(|(_, s)| hears(s)).fold(first, |mask, (bit, _)| mask | 1 << bit)
+    }
+}
+
+fn unwatch(watcher: &mut INotifyWatcher, directory: &Path) {
+    // An error says that there is no such watch, which is what was asked for.
+    drop(catch_unwind(AssertUnwindSafe(|| watcher.unwatch(directory))));
 }
 
 fn watch(watcher: &mut INotifyWatcher, directory: &Path) -> Result<(), Refusal> {

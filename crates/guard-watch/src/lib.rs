@@ -1,7 +1,7 @@
 //! The kernel's hints, merged into one stream of touches and gaps.
 //!
-//! Each environment has its own inotify instance, reader thread and worker
-//! thread, so a storm in one tree neither delays nor overflows another. The
+//! Each environment has its own inotify instance (a large one several), reader and worker
+//! threads, so a storm in one tree neither delays nor overflows another. The
 //! reader's callback only drops access events and adds a path to a set; the
 //! worker adds and removes watches and hands [`Hint`]s on. One more thread waits
 //! for the mount table, which no inotify event tells of.

@@ -152,11 +152,16 @@ fn a_thread_that_ends_is_a_gap_and_another_is_started() {
 }
 
 #[test]
-fn a_backend_that_cannot_be_started_again_is_said() {
+fn a_backend_that_cannot_be_started_again_is_said_and_tried_until_it_can() {
     let s = stage(&["no-second", "overflow"], puppet);
     let (cause, detail) = s.gap();
     assert_eq!(cause, GapCause::Backend);
-    assert!(detail.contains("watching cannot go on"), "{detail}");
+    assert!(detail.contains("nothing is watched"), "{detail}");
+    s.quiet();
+    std::fs::remove_dir(s.root.join("no-second")).unwrap();
+    assert_eq!(s.gap().0, GapCause::Overflow);
+    assert_eq!(s.gap(), (GapCause::Backend, "nothing was watched for a while".to_owned()));
+    s.quiet();
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::tree::{Ground, Tree};
 /// Watches environments and hands hints to one sink.
 ///
 /// All methods may block for as long as a walk over the environment's
-/// directories takes (some 20 µs a directory); none may be called from within
+/// directories takes (some 50 µs a directory); none may be called from within
 /// the sink. Dropping it ends all watching.
 pub struct Watcher {
     canary: Arc<Canary>,

@@ -137,10 +137,16 @@ pub(crate) enum Command {
         /// Why, for the record
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
-        /// Lock although something speaks against it
+        /// Lock although files are open for writing, and warn of them
+        ///
+        /// What was opened before goes on writing into a sealed tree. Without this, lock is refused then, names the
+        /// files and processes, and gives every mode back.
         #[arg(long)]
         anyway: bool,
-        /// Give files with several hard links an inode of their own, so that they can be sealed
+        /// Give files with hard links to outside the root an inode of their own, so that they can be sealed
+        ///
+        /// Content and attributes stay; what lies outside is not touched, and is another file from then on. Otherwise such
+        /// files are left unsealed, and listed. Not on an environment that is locked already.
         #[arg(long)]
         break_links: bool,
     },

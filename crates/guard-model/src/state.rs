@@ -210,6 +210,10 @@ pub fn alert_of(record: &Record) -> Option<u64> {
     }
 }
 
+fn all_settled(alert: &Alert) -> bool {
+    alert.findings.iter().all(|f| alert.settled.contains(&f.path))
+}
+
 /// The alert after `record`; `before` is `None` only for the record that opens it.
 #[must_use]
 pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
@@ -232,6 +236,8 @@ pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
     match &record.event {
         Event::AlertGrew { severity, findings, .. } => {
             alert.severity = alert.severity.max(*severity);
+            // Nobody has looked at what came later.
+            alert.reviewed = false;
             alert.settled.retain(|p| findings.iter().all(|f| f.path != *p));
             alert.findings.extend(findings.iter().cloned());
         }
@@ -240,12 +246,13 @@ pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
             alert.notes.push(Note { at: record.at, by: by.clone(), text: note.clone() });
         }
         Event::AlertSettled { paths, how, reviewed, .. } => {
-            alert.reviewed |= reviewed;
             for p in paths {
                 if !alert.settled.contains(p) {
                     alert.settled.push(p.clone());
                 }
             }
+            // Who decided about a part has not looked at the rest.
+            alert.reviewed |= *reviewed && all_settled(&alert);
             let what = match paths.as_slice() {
                 [one] => format!("{one}: {how}"),
                 many => format!("{} paths: {how}", many.len()),
@@ -254,8 +261,7 @@ pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
         }
         _ => {}
     }
-    let all_settled = alert.findings.iter().all(|f| alert.settled.contains(&f.path));
-    alert.status = match (alert.reviewed, all_settled) {
+    alert.status = match (alert.reviewed, all_settled(&alert)) {
         (true, true) => AlertStatus::Resolved,
         (true, false) => AlertStatus::Acknowledged,
         (false, _) => AlertStatus::Open,
@@ -318,8 +324,19 @@ mod tests {
     #[test]
     fn acceptance_of_a_part_leaves_the_rest() {
         let a = settle(opened(), &["a"], true);
-        assert_eq!(a.status, AlertStatus::Acknowledged);
+        assert_eq!(a.status, AlertStatus::Open);
         assert_eq!(settle(a, &["b"], true).status, AlertStatus::Resolved);
+        let a = settle(settle(opened(), &["a"], true), &["b"], false);
+        assert_eq!(a.status, AlertStatus::Open);
+    }
+
+    #[test]
+    fn what_comes_after_an_acknowledgement_wants_a_look_of_its_own() {
+        let ack = Event::AlertAcknowledged { alert: 7, by: "me".into(), note: "seen".into() };
+        let a = apply_to_alert(Some(opened()), &record(8, ack)).unwrap();
+        assert_eq!(a.status, AlertStatus::Acknowledged);
+        let grew = Event::AlertGrew { alert: 7, severity: Severity::High, findings: vec![finding("c")] };
+        assert_eq!(apply_to_alert(Some(a), &record(9, grew)).unwrap().status, AlertStatus::Open);
     }
 
     #[test]

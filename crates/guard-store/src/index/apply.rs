@@ -107,9 +107,9 @@ fn alert(db: &Connection, record: &Record) -> rusqlite::Result<()> {
             for finding in findings {
                 insert.execute(params![id, finding.path])?;
             }
+            reviewed = false;
         }
-        Event::AlertSettled { paths, reviewed: by_person, .. } => {
-            reviewed |= by_person;
+        Event::AlertSettled { paths, .. } => {
             let mut settle =
                 db.prepare_cached("UPDATE alert_paths SET settled = 1 WHERE alert = ?1 AND path = ?2")?;
             for path in paths {
@@ -128,6 +128,9 @@ fn alert(db: &Connection, record: &Record) -> rusqlite::Result<()> {
     let unsettled: bool = db
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM alert_paths WHERE alert = ?1 AND settled = 0)")?
         .query_row([id], |row| row.get(0))?;
+    if let Event::AlertSettled { reviewed: by_person, .. } = &record.event {
+        reviewed |= *by_person && !unsettled;
+    }
     let status = match (reviewed, unsettled) {
         (true, false) => AlertStatus::Resolved,
         (true, true) => AlertStatus::Acknowledged,

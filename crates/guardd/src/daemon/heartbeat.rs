@@ -44,8 +44,10 @@ impl DownSince {
         }
     }
 
-    pub(super) fn since(&self) -> Option<Timestamp> {
-        self.0
+    /// The gap that this start ends; to be asked before the start is recorded.
+    pub(super) fn gap(&self, was_clean: bool) -> Option<DownGap> {
+        let how = if was_clean { "it was stopped in order" } else { "it was killed, or the power failed" };
+        Some(DownGap { since: self.0?, how })
     }
 
     /// Did the last run end in order? True as well where there was none.
@@ -59,6 +61,13 @@ impl DownSince {
             Err(_) => false,
         }
     }
+}
+
+/// The span in which nobody watched, and how it began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DownGap {
+    pub(crate) since: Timestamp,
+    pub(crate) how: &'static str,
 }
 
 /// Beats until told to stop.

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use guard_alert::{SinkConfig, SinkHealth, Sinks};
 use guard_config::{Config, Problems, SourceFile, Watch};
+use guard_model::Digest;
 use guard_model::ledger::Event;
-use guard_model::{Digest, Timestamp};
 use guard_store::{HostKey, Ledger, LedgerHandle, Opened, StateDir, StoreError};
 use sd_notify::NotifyState;
 
@@ -28,6 +28,7 @@ use crate::ward::{House, Ward};
 use crate::warden::{Commission, Message, Warden, WardenHandle};
 use crate::watching::Watching;
 pub(crate) use accepted::last_accepted;
+pub(crate) use heartbeat::DownGap;
 use heartbeat::{DownSince, Heartbeat};
 use selfwatch::SelfWatch;
 
@@ -88,9 +89,11 @@ pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     let state_dir = Arc::new(StateDir::open(&start.config.daemon.state_dir)?);
     let house = open_house(&start, &state_dir)?;
     let down = DownSince::read(&state_dir);
+
     let ledger = house.1;
     let house = Arc::new(house.0);
-    announce(&house, &start, &down);
+    let was_clean = down.was_clean(&house);
+    announce(&house, &start, was_clean);
 
     let canary = state_dir.base().join("canary");
     let watching = Arc::new(Watching::start(&canary, start.config.daemon.watch != Watch::None)?);
@@ -102,7 +105,7 @@ pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     for environment in chosen.environments {
         // Walking a big tree takes longer than systemd waits by default.
         tell_systemd(&[NotifyState::ExtendTimeoutUsec(120_000_000)]);
-        guards.take_up(environment, down.since())?;
+        guards.take_up(environment, down.gap(was_clean))?;
     }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -165,7 +168,9 @@ fn open_ledger(
 fn start_sinks(start: &Start, state_dir: &StateDir, ledger: LedgerHandle) -> Result<Arc<Sinks>, DaemonError> {
     let log_dir = &start.config.daemon.log_dir;
     let mut config = SinkConfig::new(log_dir, &state_dir.sinks());
-    config.journal = !start.foreground && Path::new(guard_sys::journal::SOCKET).exists();
+    // Where systemd runs, a journald that is not there yet will be.
+    let journald = Path::new(guard_sys::journal::SOCKET).exists() || sd_notify::booted().unwrap_or(false);
+    config.journal = !start.foreground && journald;
     config.terminal = start.foreground;
     config.notify = notify_commands(&start.config);
     let health_to = ledger.clone();
@@ -190,7 +195,7 @@ fn notify_commands(config: &Config) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Says in the ledger that the daemon started, and by which configuration.
-fn announce(house: &House, start: &Start, down: &DownSince) {
+fn announce(house: &House, start: &Start, was_clean: bool) {
     let problems =
         start.refused.iter().flat_map(|p| p.as_slice()).map(ToString::to_string).collect::<Vec<_>>();
     let events = vec![
@@ -198,7 +203,7 @@ fn announce(house: &House, start: &Start, down: &DownSince) {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             boot_id: house.boot_id.clone(),
-            after_clean_stop: down.was_clean(house),
+            after_clean_stop: was_clean,
         },
         Event::Configuration { sha256: start.sha256, accepted: problems.is_empty(), problems },
     ];
@@ -244,7 +249,7 @@ impl Guards {
     fn take_up(
         &mut self,
         config: guard_config::Environment,
-        down_since: Option<Timestamp>,
+        down: Option<DownGap>,
     ) -> Result<WardenHandle, DaemonError> {
         let name = config.name.clone();
         let id = guard_watch::EnvId(self.next_id);
@@ -254,7 +259,7 @@ impl Guards {
             id,
             config,
             watching: Arc::clone(&self.watching),
-            down_since,
+            down,
         };
         let (warden, handle) =
             Warden::take_up(commission).map_err(DaemonError::io("start the threads of an environment"))?;

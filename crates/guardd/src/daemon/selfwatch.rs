@@ -13,6 +13,7 @@ use std::time::Duration;
 use guard_model::ledger::Event;
 use guard_model::path::escape;
 use guard_model::{Change, Digest, Finding, Severity};
+use guard_store::index::RebuildCause;
 use guard_store::{KeyOrigin, LedgerBreak, Opened};
 
 use super::{DaemonError, Start, append};
@@ -53,6 +54,13 @@ pub(super) fn at_start(house: &House, opened: &Opened, broken: Option<&LedgerBre
             let title = format!("{} had been altered and was put right", files.join(", "));
             alert(title, house.state_dir.public(), Change::Content);
         }
+    }
+    if let Some(first) = opened.verified.as_ref().and_then(|report| report.first_broken()) {
+        alert(format!("the ledger was tampered with: {first}"), first.file.clone(), Change::Content);
+    }
+    if let Some(cause @ (RebuildCause::OtherLedger | RebuildCause::Damaged(_))) = &opened.index.rebuilt {
+        let title = format!("the index was not the ledger's and was made anew ({cause:?})");
+        alert(title, house.state_dir.index(), Change::Content);
     }
     if let Some(torn) = &opened.torn_tail {
         events.push(Event::Recovered {

@@ -40,6 +40,7 @@ pub(crate) use scans::ScanEnd;
 pub(crate) use status::WatchReport;
 
 use crate::comparer::{DeviceMap, Expectation};
+use crate::daemon::DownGap;
 use crate::operations::Work;
 use crate::ward::Ward;
 use crate::watching::Watching;
@@ -150,7 +151,7 @@ pub(crate) struct Commission {
     pub(crate) config: Environment,
     pub(crate) watching: Arc<Watching>,
     /// Since when nobody watched.
-    pub(crate) down_since: Option<guard_model::Timestamp>,
+    pub(crate) down: Option<DownGap>,
 }
 
 impl Warden {
@@ -203,16 +204,16 @@ impl Warden {
             stopping: false,
             begun: false,
         };
-        warden.start(from.down_since);
+        warden.start(from.down);
         Ok((warden, handle))
     }
 
-    fn start(&mut self, down_since: Option<guard_model::Timestamp>) {
+    fn start(&mut self, down: Option<DownGap>) {
         self.find_root();
         self.load_baseline();
         self.recover();
-        if let (Some(since), true) = (down_since, self.held.is_some()) {
-            self.open_gap(GapCause::Down, since, "guardd was not running".to_owned());
+        if let (Some(down), true) = (down, self.held.is_some()) {
+            self.open_gap(GapCause::Down, down.since, down.how.to_owned());
         }
         self.relock_if_window_ended_while_down();
         if self.held.is_some() && self.root.is_some() {

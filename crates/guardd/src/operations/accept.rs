@@ -44,10 +44,10 @@ impl AcceptTask {
         let accepted = self.observe_as_shown()?;
         let steps = self.steps(&accepted);
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
-        self.seal_and_commit(accepted, &steps).or_else(|cause| {
+        self.seal_and_commit(accepted, &steps).map_err(|cause| {
             match lock::undo(&self.ward, &self.root, &steps) {
-                Ok(_) => Err(cause),
-                Err(undo) => Err(OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) }),
+                Ok(_) => cause,
+                Err(undo) => OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) },
             }
         })
     }

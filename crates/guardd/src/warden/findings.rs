@@ -21,6 +21,8 @@ impl Warden {
         for path in report.suspects {
             self.touches.add(path, Reach::Entry);
         }
+        let now_us = guard_sys::clock::boottime_micros();
+        report.read.into_iter().for_each(|path| self.touches.was_read(path, now_us));
         let seen: Vec<RelPath> =
             report.clean.iter().chain(report.differences.iter().map(|d| &d.path)).cloned().collect();
         let findings = report.differences.into_iter().map(weigh).collect();

@@ -31,6 +31,8 @@ enum Job {
 pub(crate) struct Report {
     pub(super) differences: Vec<Difference>,
     pub(super) clean: Vec<RelPath>,
+    /// Files whose content was read.
+    pub(super) read: Vec<RelPath>,
     /// Directories that are new or replaced: all below them is to be observed too.
     pub(super) suspects: Vec<RelPath>,
     /// The baseline could not be read.
@@ -97,7 +99,10 @@ fn observe(view: &View, path: RelPath, reach: Reach, work: &Work, report: &mut R
     let found = match known {
         Some(record) => {
             let on_disk = view.expectation.on_disk(&record);
-            let observed = view.root.observe(&path, Content::IfDiffers(&on_disk));
+            let observed = look(view, &path, Content::IfDiffers(&on_disk), work);
+            if was_read(&observed) {
+                report.read.push(path.clone());
+            }
             if reach > Reach::Entry {
                 let whole = reach == Reach::Below || is_another_directory(&record.entry, &observed);
                 reach_below(view, &record, &observed, whole, work, report);
@@ -110,6 +115,15 @@ fn observe(view: &View, path: RelPath, reach: Reach, work: &Work, report: &mut R
         Some(difference) => report.differences.push(difference),
         None => report.clean.push(path),
     }
+}
+
+/// Observes, counting what is read as progress.
+fn look(view: &View, path: &RelPath, content: Content<'_>, work: &Work) -> Observed {
+    view.root.observe_with(path, content, &work.cancel, &work.progress)
+}
+
+fn was_read(observed: &Observed) -> bool {
+    matches!(observed, Observed::Present(e) if e.sha256.is_some())
 }
 
 /// Lists what is to be observed below a touched entry that is or was a directory.
@@ -144,7 +158,7 @@ fn unknown(
     work: &Work,
     report: &mut Report,
 ) -> Option<Difference> {
-    let looked = view.root.observe(path, Content::Skip);
+    let looked = look(view, path, Content::Skip, work);
     let kind = match &looked {
         Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => Some(e.kind),
         _ => None,
@@ -158,7 +172,10 @@ fn unknown(
         return None;
     }
     let observed = match kind {
-        Some(Kind::File) => view.root.observe(path, Content::Read),
+        Some(Kind::File) => {
+            report.read.push(path.clone());
+            look(view, path, Content::Read, work)
+        }
         _ => looked,
     };
     view.expectation.of_unknown(path.clone(), class, observed)

@@ -15,7 +15,7 @@ pub(super) enum Reach {
     Below,
 }
 
-/// The set of touched paths, and when each was last observed.
+/// The set of touched paths, and when the content of some was last read.
 ///
 /// Times are microseconds of a clock that never goes back.
 #[derive(Debug, Default)]
@@ -25,8 +25,8 @@ pub(super) struct Touches {
 }
 
 impl Touches {
-    /// A path is observed at most once in this span, that is 4 times a second;
-    /// its last state always.
+    /// A path's content is read at most once in this span, that is 4 times a
+    /// second; its last state always.
     pub(super) const PAUSE_US: u64 = 250_000;
 
     /// Paths handed out at once: bounds the memory and the delay of one batch.
@@ -37,7 +37,7 @@ impl Touches {
         *entry = reach.max(*entry);
     }
 
-    /// The paths due at `now`, which count as observed from then.
+    /// The paths due at `now`.
     pub(super) fn take(&mut self, now: u64) -> Vec<(RelPath, Reach)> {
         self.recent.retain(|_, at| now.saturating_sub(*at) < Self::PAUSE_US);
         let due: Vec<(RelPath, Reach)> = self
@@ -49,9 +49,13 @@ impl Touches {
             .collect();
         for (path, _) in &due {
             self.waiting.remove(path);
-            self.recent.insert(path.clone(), now);
         }
         due
+    }
+
+    /// The content of `path` was read.
+    pub(super) fn was_read(&mut self, path: RelPath, now: u64) {
+        self.recent.insert(path, now);
     }
 
     /// When the next path is due: `None` where nothing waits.
@@ -84,6 +88,7 @@ mod tests {
         t.add(path("hot"), Reach::Entry);
         t.add(path("hot"), Reach::Entry);
         assert_eq!(taken(&mut t, 0), [path("hot")]);
+        t.was_read(path("hot"), 0);
         t.add(path("hot"), Reach::Entry);
         t.add(path("cold"), Reach::Entry);
         assert_eq!(taken(&mut t, 1000), [path("cold")]);

@@ -70,6 +70,9 @@ pub(crate) struct Init {
     /// Writes it to standard output instead.
     #[arg(long, conflicts_with = "output")]
     pub(crate) print: bool,
+    /// As JSON: where it was written, its text, and what was found.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `guardd check-config`.

@@ -1,6 +1,7 @@
 //! `guardd init`: a configuration by looking at a directory.
 
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -21,22 +22,37 @@ pub(crate) fn run(asked: &Init) -> Result<Exit, Failure> {
     }
     .map_err(|e| Failure::of(Exit::Usage, &e))?;
     let (name, toml) = (&proposal.environment, &proposal.toml);
-    if asked.print {
-        print!("{toml}");
-        for note in &proposal.notes {
-            eprintln!("- {note}");
+    let written = match asked.print {
+        true => None,
+        false => {
+            let path = asked.output.clone().unwrap_or_else(|| place(&default_config_path(), name));
+            write_new(&path, toml)?;
+            Some(escape(path.as_os_str().as_bytes()))
         }
+    };
+    if asked.json {
+        let answer = serde_json::json!({
+            "environment": name,
+            "root": escape(proposal.root.as_os_str().as_bytes()),
+            "file": written,
+            "toml": toml,
+            "notes": proposal.notes,
+        });
+        println!("{answer}");
         return Ok(Exit::Done);
     }
-    let path = asked.output.clone().unwrap_or_else(|| place(&default_config_path(), name));
-    write_new(&path, toml)?;
-    println!("{}", escape(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())));
+    match &written {
+        Some(path) => println!("{path}"),
+        None => print!("{toml}"),
+    }
     for note in &proposal.notes {
         eprintln!("- {note}");
     }
-    eprintln!(
-        "\nRead it, change what does not fit, then:\n  guardd check-config\n  systemctl enable --now guardd    (or, where it runs: guardctl reload)\n  guardctl lock {name}"
-    );
+    if written.is_some() {
+        eprintln!(
+            "\nRead it, change what does not fit, then:\n  guardd check-config\n  systemctl enable --now guardd    (or, where it runs: guardctl reload)\n  guardctl lock {name}"
+        );
+    }
     Ok(Exit::Done)
 }
 

@@ -62,10 +62,14 @@ pub(crate) fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8
     Ok(bytes)
 }
 
-/// Replaces `dir/name` as a whole: readers see the old or the new content.
+/// Replaces `dir/name` as a whole: readers see the old or the new content. A
+/// directory that somebody put there is moved aside and kept.
 pub(crate) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = dir.join(format!(".{name}.new"));
     let target = dir.join(name);
+    for path in [&temporary, &target] {
+        move_directory_aside(path)?;
+    }
     remove_if_there(&temporary)?;
     let written = Temporary::file(temporary.clone());
     let mut file = create_new(&temporary, mode)?;
@@ -73,6 +77,21 @@ pub(crate) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result
     file.sync_all().map_err(StoreError::io("fsync", &temporary))?;
     written.rename(&target)?;
     sync_dir(dir)
+}
+
+/// rename(2) puts no file in a directory's place.
+fn move_directory_aside(path: &Path) -> Result<(), StoreError> {
+    if !std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
+        return Ok(());
+    }
+    let name = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".aside-{n}"));
+        PathBuf::from(name)
+    };
+    let free = (1..).map(name).find(|p| std::fs::symlink_metadata(p).is_err());
+    tracing::warn!(path = %path.display(), "a directory stands in a file's place and is moved aside");
+    std::fs::rename(path, free.unwrap_or_default()).map_err(StoreError::io("move aside", path))
 }
 
 /// Something being written, removed again unless it gets its final name: on a

@@ -67,7 +67,10 @@ pub enum LockFileError {
     },
 }
 
-/// Replaces `locks/ENV.lock` (0644) as a whole and says what stands there now.
+/// The mode of a lock file: everybody may read it.
+pub const MODE: u32 = 0o644;
+
+/// Replaces `locks/ENV.lock` ([`MODE`]) as a whole and says what stands there now.
 ///
 /// # Errors
 /// [`StoreError::BadName`], [`StoreError::Sign`], [`StoreError::Io`].
@@ -78,7 +81,7 @@ pub fn write(state: &StateDir, content: &LockFile, key: &HostKey) -> Result<Lock
     text.push('\n');
     let armour = key.sign(NAMESPACE_LOCK, text.as_bytes())?;
     text.push_str(&armour);
-    durable::replace(&state.locks(), &name, 0o644, text.as_bytes())?;
+    durable::replace(&state.locks(), &name, MODE, text.as_bytes())?;
     let path = state.locks().join(&name);
     seen_of(&durable::open_regular(&path)?, &path)
 }

@@ -18,7 +18,7 @@ use crate::wire;
 impl Warden {
     pub(super) fn check(&mut self, quick: bool, below: RelPath, work: Arc<Work>, reply: Reply<CheckResult>) {
         let environment = self.ward.name.clone();
-        let view = match (self.present_root(), self.view()) {
+        let view = match (self.root_in_place(), self.view()) {
             (Err(refusal), _) => return answer(reply, Err(refusal)),
             (_, None) => return answer(reply, Err(Known::NoBaseline { environment, generation: None })),
             (Ok(_), Some(view)) => view,

@@ -13,6 +13,7 @@ use guard_model::{Entry, RelPath, Seal};
 use guard_store::index::AlertScope;
 
 use super::outcomes::Finished;
+use super::troubles::Topic;
 use super::{Message, Running, Warden};
 use crate::failure::chain;
 use crate::operations::accept::AcceptTask;
@@ -153,19 +154,32 @@ impl Warden {
         if let Err(e) = spawned {
             // The closure is gone, and with it the reply: the caller hears that it was dropped.
             tracing::error!(error = %e, "no thread for an operation");
-            self.trouble = Some(format!("cannot start a thread: {e}"));
+            self.troubles.begin(Topic::Thread, format!("cannot start a thread: {e}"));
             self.running = None;
         }
     }
 
-    pub(super) fn present_root(&self) -> Result<Arc<guard_tree::Root>, Refusal> {
-        self.root.clone().ok_or_else(|| Known::Refused {
-            message: self.trouble.clone().unwrap_or_else(|| "the root is not there".to_owned()),
+    /// The root, if its path still leads to it: what is said of another tree would be no answer.
+    pub(super) fn root_in_place(&self) -> Result<Arc<guard_tree::Root>, Refusal> {
+        self.present_root().and_then(|root| match self.guard.root_away {
+            true => Err(self.no_root()),
+            false => Ok(root),
+        })
+    }
+
+    /// The root, wherever it was moved meanwhile.
+    fn present_root(&self) -> Result<Arc<guard_tree::Root>, Refusal> {
+        self.root.clone().ok_or_else(|| self.no_root())
+    }
+
+    fn no_root(&self) -> Refusal {
+        Known::Refused {
+            message: self.troubles.of(Topic::Root).unwrap_or("the root is not there").to_owned(),
             hint: Some(
                 "make the root directory, or correct `root` in the configuration and reload".to_owned(),
             ),
             anyway: false,
-        })
+        }
     }
 
     fn lock(&mut self, wish: LockWish, reply: Reply<LockResult>) {
@@ -190,19 +204,20 @@ impl Warden {
     }
 
     pub(super) fn begin_lock(&mut self, mut wish: LockWish) -> Result<(), Refusal> {
-        let ready = self.present_root().and_then(|_| self.begin("lock", &wish.work));
-        if let Err(refusal) = ready {
-            if let Some(reply) = wish.reply.take() {
-                answer(reply, Err(refusal.clone()));
+        let ready = self.begin("lock", &wish.work).and_then(|()| {
+            // The root's path is resolved anew: what is locked is what stands there now.
+            let found = match self.find_root() {
+                true => self.present_root(),
+                false => Err(self.no_root()),
+            };
+            if found.is_err() {
+                self.running = None;
             }
-            return Err(refusal);
-        }
-        // The root's path is resolved anew: what is locked is what stands there now.
-        self.find_root();
-        let root = match self.present_root() {
+            found
+        });
+        let root = match ready {
             Ok(root) => root,
             Err(refusal) => {
-                self.running = None;
                 if let Some(reply) = wish.reply.take() {
                     answer(reply, Err(refusal.clone()));
                 }
@@ -241,7 +256,7 @@ impl Warden {
     }
 
     fn begin_repair(&mut self, by: String, work: Arc<Work>, reply: Reply<LockResult>) -> Result<(), Refusal> {
-        let ready = self.present_root().and_then(|root| {
+        let ready = self.root_in_place().and_then(|root| {
             let expectation = self
                 .expectation()
                 .ok_or_else(|| Known::NoBaseline { environment: self.ward.name.clone(), generation: None })?;
@@ -311,7 +326,7 @@ impl Warden {
     }
 
     fn accept(&mut self, wish: AcceptWish) {
-        let ready = self.present_root().and_then(|root| {
+        let ready = self.root_in_place().and_then(|root| {
             let expectation = self
                 .expectation()
                 .filter(|_| Ward::is_locked(&self.state))

@@ -9,6 +9,7 @@ use super::Warden;
 use super::observer::Report;
 use super::raise::Weighed;
 use super::touches::Reach;
+use super::troubles::Topic;
 use crate::comparer::Difference;
 use crate::ward::Ward;
 
@@ -16,7 +17,8 @@ impl Warden {
     pub(super) fn take_report(&mut self, report: Report) {
         self.observing = false;
         if let Some(e) = &report.error {
-            self.trouble = Some(format!("the baseline cannot be read: {}", crate::failure::chain(e)));
+            let why = format!("the baseline cannot be read: {}", crate::failure::chain(e));
+            self.troubles.begin(Topic::Baseline, why);
         }
         for path in report.suspects {
             self.touches.add(path, Reach::Entry);

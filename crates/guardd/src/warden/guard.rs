@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use guard_model::baseline::LockState;
@@ -15,6 +16,7 @@ use guard_store::{Baseline, LockFileSeen, lock_file};
 use guard_tree::{Root, RootCheck};
 
 use super::commands::LockWish;
+use super::troubles::Topic;
 use super::{Held, Warden};
 use crate::failure::chain;
 use crate::operations::lock::{LISTED, LockOptions};
@@ -28,7 +30,10 @@ pub(super) struct Guard {
     lock_file: Option<LockFileSeen>,
     /// Paths outside the tree that are reported as differing.
     reported: BTreeSet<String>,
+    /// The root's path does not lead to the locked root.
     root_lost: bool,
+    /// The root's path does not lead to what was opened: nothing there is looked at.
+    pub(super) root_away: bool,
     last_relock_us: Option<u64>,
 }
 
@@ -62,20 +67,22 @@ impl Guard {
 }
 
 impl Warden {
-    /// Opens the root, if it is there, and sets the watches.
-    pub(super) fn find_root(&mut self) {
+    /// Opens the root, if it is there, and sets the watches. False where it is not there.
+    pub(super) fn find_root(&mut self) -> bool {
         match Root::open(&self.config.root) {
             Ok(root) => {
                 self.root = Some(Arc::new(root));
-                self.trouble = None;
+                self.guard.root_away = false;
+                self.troubles.end(Topic::Root);
                 self.watch();
+                true
             }
             Err(e) => {
                 let why = chain(&e);
-                if self.trouble.as_ref() != Some(&why) {
+                if self.troubles.begin(Topic::Root, why.clone()) {
                     tracing::warn!(environment = self.ward.name, why, "the root cannot be opened");
                 }
-                self.trouble = Some(why);
+                false
             }
         }
     }
@@ -96,6 +103,7 @@ impl Warden {
         match opened {
             Ok(baseline) => match guard_model::Policy::new(baseline.manifest().policy.clone()) {
                 Ok(policy) => {
+                    self.troubles.end(Topic::Baseline);
                     self.left_out.unsealed = unsealed(&baseline, current.unsealed);
                     self.held = Some(Held {
                         digest: current.digest,
@@ -105,7 +113,8 @@ impl Warden {
                     });
                 }
                 Err(_) => {
-                    self.trouble = Some("the signed policy holds a pattern that is no pattern".to_owned())
+                    let why = "the signed policy holds a pattern that is no pattern";
+                    self.troubles.begin(Topic::Baseline, why);
                 }
             },
             Err(e) => {
@@ -118,7 +127,7 @@ impl Warden {
     /// The baseline is damaged: nothing can be compared, which is an alarm of its own.
     fn baseline_lost(&mut self, why: String) {
         tracing::error!(environment = self.ward.name, why, "the baseline cannot be opened");
-        self.trouble = Some(format!("the baseline cannot be opened: {why}"));
+        self.troubles.begin(Topic::Baseline, format!("the baseline cannot be opened: {why}"));
         let path = self.ward.house.state_dir.baselines().join(&self.ward.name);
         self.report_outside(path.as_os_str().as_bytes(), vec![Change::Content], Some(why));
     }
@@ -144,16 +153,16 @@ impl Warden {
     /// Does the root's path still lead to the locked root, and are its ancestors as they were?
     pub(super) fn check_root(&mut self) {
         let Some(root) = self.root.clone() else {
-            self.find_root();
-            if self.root.is_some() {
-                self.watch();
+            if self.find_root() {
                 self.scans.cancel();
             } else if self.held.is_some() {
                 self.root_is(vec![Change::Deleted, Change::Root], Some("nothing is there".to_owned()));
             }
             return;
         };
-        match root.still_there() {
+        let standing = root.still_there();
+        self.guard.root_away = !matches!(standing, Ok(RootCheck::Same));
+        match standing {
             Ok(RootCheck::Same) => self.root_is(self.root_replaced_since_lock(&root), None),
             Ok(RootCheck::Gone) => {
                 self.root_is(vec![Change::Deleted, Change::Root], Some("nothing is there".to_owned()));
@@ -187,8 +196,11 @@ impl Warden {
         let lost = !change.is_empty();
         let path = self.config.root.as_os_str().as_bytes().to_vec();
         if lost {
+            let said = why.as_deref().unwrap_or("it is not the directory that was locked");
+            self.troubles.begin(Topic::Root, format!("{}: {said}", escape(&path)));
             self.report_outside(&path, change, why.clone());
         } else {
+            self.troubles.end(Topic::Root);
             self.settle_outside(&path);
         }
         if lost && !self.guard.root_lost {
@@ -237,13 +249,18 @@ impl Warden {
             Err(why) => why,
         };
         let text = path.as_os_str().as_bytes();
-        self.report_outside(text, vec![Change::LockFile], Some(format!("{why}; guardd wrote it anew")));
-        self.renew_lock_file();
-        self.settle_outside(text);
+        self.report_outside(text, vec![Change::LockFile], Some(format!("{why}; guardd writes it anew")));
+        if self.renew_lock_file() {
+            self.settle_outside(text);
+        }
     }
 
     fn read_lock_file(&self, path: &std::path::Path) -> Result<LockFileSeen, String> {
         let (said, seen) = lock_file::read_verified(path, &self.ward.house.public).map_err(|e| chain(&e))?;
+        let mode = path.symlink_metadata().map_err(|e| e.to_string())?.mode() & 0o7777;
+        if mode != guard_store::lock_file::MODE {
+            return Err(format!("its mode is {mode:04o}"));
+        }
         let generation = self.state.baseline.as_ref().map(|b| b.generation);
         if said.state == self.state.state && Some(said.generation) == generation {
             Ok(seen)
@@ -252,13 +269,22 @@ impl Warden {
         }
     }
 
-    /// Writes the lock file anew and remembers what it looks like.
-    pub(super) fn renew_lock_file(&mut self) {
+    /// Writes the lock file anew and remembers what it looks like. False where it cannot be written.
+    pub(super) fn renew_lock_file(&mut self) -> bool {
         let head: Head = self.ward.house.ledger.head();
         let root = self.root.as_ref().map_or(self.config.root.clone(), |r| r.path().to_owned());
-        match self.ward.write_lock_file(&self.state, &root, &self.config.branches, head) {
-            Ok(seen) => self.guard.lock_file = seen,
-            Err(e) => self.trouble = Some(format!("the lock file cannot be written: {}", chain(&e))),
+        let written = self.ward.write_lock_file(&self.state, &root, &self.config.branches, head);
+        match written {
+            Ok(seen) => {
+                self.guard.lock_file = seen;
+                self.troubles.end(Topic::LockFile);
+                true
+            }
+            Err(e) => {
+                let why = format!("the lock file cannot be written: {}", chain(&e));
+                self.troubles.begin(Topic::LockFile, why);
+                false
+            }
         }
     }
 
@@ -278,13 +304,15 @@ impl Warden {
             restored: false,
             note,
         };
+        let found = vec![(finding, false)];
         // Nobody is authorised to touch a lock file, window or not.
-        if finding.change.contains(&Change::LockFile) {
+        if found.iter().all(|(f, _)| !f.change.contains(&Change::LockFile)) {
+            return self.raise(found);
+        }
+        for (finding, _) in self.raised.only_new(found) {
             let title = guard_model::alert::title_of(&finding);
             let alert = self.raise_apart(Severity::Critical, title, vec![finding.clone()]);
             self.raised.remember(alert, &[(finding, false)]);
-        } else {
-            self.raise(vec![(finding, false)]);
         }
     }
 
@@ -337,8 +365,8 @@ impl Warden {
             reply: None,
         };
         if let Err(refusal) = self.begin_lock(wish) {
-            self.trouble =
-                Some(format!("the window ended and the environment cannot be locked: {refusal:?}"));
+            let why = format!("the window ended and the environment cannot be locked: {refusal:?}");
+            self.troubles.begin(Topic::Operation, why);
         }
     }
 }

@@ -16,6 +16,7 @@ mod raise;
 mod scans;
 mod status;
 mod touches;
+mod troubles;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ use gaps::Gaps;
 use observer::{Observer, View};
 use raise::Raised;
 use touches::{Reach, Touches};
+use troubles::{Topic, Troubles};
 
 /// What a warden hears.
 pub(crate) enum Message {
@@ -121,8 +123,7 @@ pub(crate) struct Warden {
     state: EnvironmentState,
     root: Option<Arc<Root>>,
     held: Option<Held>,
-    /// Why the root or the baseline is not there, for `status`.
-    trouble: Option<String>,
+    troubles: Troubles,
     observer: Observer,
     observing: bool,
     touches: Touches,
@@ -164,10 +165,13 @@ impl Warden {
         let name = from.ward.name.clone();
         let index = from.ward.house.index();
         let unresolved = index.alerts(Some(&name), AlertScope::Unresolved);
-        let (state, open, mut problem) = match (index.environment_state(&name), unresolved) {
-            (Ok(state), Ok(open)) => (state, open, None),
+        let mut troubles = Troubles::default();
+        let (state, open) = match (index.environment_state(&name), unresolved) {
+            (Ok(state), Ok(open)) => (state, open),
             (Err(e), _) | (_, Err(e)) => {
-                (EnvironmentState::default(), Vec::<Alert>::new(), Some(e.to_string()))
+                troubles
+                    .begin(Topic::Index, format!("its state cannot be read: {}", crate::failure::chain(&e)));
+                (EnvironmentState::default(), Vec::<Alert>::new())
             }
         };
         let handle = WardenHandle {
@@ -187,7 +191,7 @@ impl Warden {
             state,
             root: None,
             held: None,
-            trouble: problem.take(),
+            troubles,
             observer,
             observing: false,
             touches: Touches::default(),
@@ -208,9 +212,15 @@ impl Warden {
         Ok((warden, handle))
     }
 
+<<<<<<< ours
     fn start(&mut self, down: Option<DownGap>) {
         self.find_root();
+=======
+    fn start(&mut self, down_since: Option<guard_model::Timestamp>) {
+        // The baseline first: its policy says what of a locked root is watched.
+>>>>>>> theirs
         self.load_baseline();
+        self.find_root();
         self.recover();
         if let (Some(down), true) = (down, self.held.is_some()) {
             self.open_gap(GapCause::Down, down.since, down.how.to_owned());

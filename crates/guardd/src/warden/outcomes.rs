@@ -10,6 +10,7 @@ use guard_model::{RelPath, Seal};
 
 use super::commands::{Refusal, Reply, answer};
 use super::touches::Reach;
+use super::troubles::Topic;
 use super::{Message, Warden};
 use crate::failure::chain;
 use crate::operations::accept::AcceptDone;
@@ -95,7 +96,7 @@ impl Warden {
                 self.left_out.needs_operator = Some(chain(&e));
             }
             if reply.is_none() {
-                self.trouble = Some(format!("{name} failed: {}", chain(&e)));
+                self.troubles.begin(Topic::Operation, format!("{name} failed: {}", chain(&e)));
             }
             refusal(&self.ward.name, &e)
         });
@@ -106,7 +107,7 @@ impl Warden {
 
     fn locked(&mut self, began: Instant, done: LockDone) -> LockResult {
         self.take_in(&done.records);
-        self.trouble = None;
+        self.troubles.end(Topic::Operation);
         self.load_baseline();
         self.renew_lock_file();
         self.clear_plan();
@@ -175,7 +176,7 @@ impl Warden {
             warnings.push("the immutable flag is not set by this version: sealed read-only".to_owned());
         }
         warnings.extend(self.watch_report.trouble());
-        warnings.extend(self.trouble.clone());
+        warnings.extend(self.troubles.all().cloned());
         warnings
     }
 

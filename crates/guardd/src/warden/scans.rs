@@ -11,6 +11,7 @@ use guard_tree::{Pace, ScanContent, ScanOptions};
 
 use super::observer::View;
 use super::touches::Reach;
+use super::troubles::Topic;
 use super::{Message, Warden};
 use crate::comparer::{Collected, Comparer};
 use crate::operations::Work;
@@ -137,7 +138,8 @@ impl Warden {
 
     /// Begins the scan that is due, if any.
     pub(super) fn scan_in_time(&mut self) {
-        let idle = self.begun && self.running.is_none() && self.scans.running.is_none();
+        let idle =
+            self.begun && self.running.is_none() && self.scans.running.is_none() && !self.guard.root_away;
         if !idle || !crate::ward::Ward::is_locked(&self.state) {
             return;
         }
@@ -190,7 +192,9 @@ impl Warden {
                     self.scans.last_rehash_us = Some(began_us);
                 }
             }
-            Err(e) => self.trouble = Some(format!("cannot start a scan: {e}")),
+            Err(e) => {
+                self.troubles.begin(Topic::Thread, format!("cannot start a scan: {e}"));
+            }
         }
     }
 

@@ -90,7 +90,7 @@ impl Warden {
     pub(super) fn troubles(&self) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         all.extend(self.left_out.needs_operator.clone());
-        all.extend(self.trouble.clone());
+        all.extend(self.troubles.all().cloned());
         all.extend(self.left_out.scan_trouble.clone().map(|why| format!("the last scan failed: {why}")));
         all.extend(self.watch_report.trouble());
         if !self.unwritten.is_empty() {

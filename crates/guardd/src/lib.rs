@@ -121,7 +121,7 @@ fn run_daemon(config: Option<PathBuf>) -> Result<Exit, Failure> {
         }
         Err(problems) => {
             // Whoever can break the configuration must not be able to end the guard by it.
-            let (config, files) = daemon::last_accepted().ok_or_else(|| {
+            let (config, files) = daemon::last_accepted(&path).ok_or_else(|| {
                 Failure::of(Exit::Usage, &problems).hint("guardd check-config checks it again")
             })?;
             let sha256 = guard_model::ledger::line_hash(problems.to_string().as_bytes());

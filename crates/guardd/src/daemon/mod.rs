@@ -319,12 +319,13 @@ async fn serve(start: &Start, house: &Arc<House>, guards: Guards) -> Result<Stri
         authority: Authority::new(readers, &start.config.daemon.allow),
         window_max: start.config.daemon.window_max,
     };
+    let standing = Arc::new(reload::Standing::of(start));
     let daemon = Arc::new_cyclic(|daemon| crate::server::Daemon {
         house: Arc::clone(house),
         rules: RwLock::new(rules),
         wardens: Mutex::new(handles.clone()),
-        describe: reload::describer(start, house),
-        reload: reload::reloader(start, &guards, &myself, readers, daemon.clone()),
+        describe: reload::describer(start, house, &standing),
+        reload: reload::reloader(start, &guards, &myself, &standing, readers, daemon.clone()),
         grown: house.grown(),
     });
 

@@ -19,11 +19,45 @@ use crate::server::{Authority, Daemon, Describe, Reloader, Rules};
 use crate::ward::House;
 use crate::warden::Message;
 
+/// What is to be said in every status as long as a configuration is in force.
+pub(super) struct Standing(Mutex<Vec<String>>);
+
+impl Standing {
+    pub(super) fn of(start: &Start) -> Self {
+        let mut all = remarks(&start.config);
+        if start.refused.is_some() {
+            all.insert(
+                0,
+                "the configuration is refused; the last accepted one is in force: guardd check-config tells why"
+                    .to_owned(),
+            );
+        }
+        Self(Mutex::new(all))
+    }
+
+    fn replace(&self, config: &Config) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = remarks(config);
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What of a configuration this version does not do.
+fn remarks(config: &Config) -> Vec<String> {
+    let restores = config.environments.iter().filter(|e| e.on_tamper == guard_config::OnTamper::Restore);
+    restores
+        .map(|e| format!("{}: on_tamper = \"restore\" is not in this version: changes raise alerts", e.name))
+        .collect()
+}
+
 /// What answers `Reload`.
 pub(super) fn reloader(
     start: &Start,
     guards: &Arc<Mutex<Guards>>,
     myself: &Arc<SelfWatch>,
+    standing: &Arc<Standing>,
     readers: Option<u32>,
     server: Weak<Daemon>,
 ) -> Reloader {
@@ -32,6 +66,7 @@ pub(super) fn reloader(
         settings: start.config.daemon.clone(),
         guards: Arc::clone(guards),
         myself: Arc::clone(myself),
+        standing: Arc::clone(standing),
         readers,
         server,
     };
@@ -43,6 +78,7 @@ struct Reload {
     settings: Settings,
     guards: Arc<Mutex<Guards>>,
     myself: Arc<SelfWatch>,
+    standing: Arc<Standing>,
     readers: Option<u32>,
     server: Weak<Daemon>,
 }
@@ -77,6 +113,7 @@ impl Reload {
             tracing::error!(error = %chain(&e), "the accepted configuration cannot be kept");
         }
         self.myself.accept_configuration();
+        self.standing.replace(&loaded.config);
         let environments = guards.handles().into_keys().collect();
         Ok(ReloadReply { sha256: loaded.sha256.to_string(), environments, changed })
     }
@@ -184,28 +221,13 @@ fn on_wire(problems: &Problems) -> Vec<wire::Problem> {
 }
 
 /// What the daemon says of itself in `status`.
-pub(super) fn describer(start: &Start, house: &Arc<House>) -> Describe {
-    let house = Arc::clone(house);
+pub(super) fn describer(start: &Start, house: &Arc<House>, standing: &Arc<Standing>) -> Describe {
+    let (house, standing) = (Arc::clone(house), Arc::clone(standing));
     let started_at = Time(now().0);
     let config = start.config_path.as_ref().map(|p| escape(p.as_os_str().as_bytes()));
-    let mut always: Vec<String> = Vec::new();
-    if start.refused.is_some() {
-        always.push(
-            "the configuration is refused; the last accepted one is in force: guardd check-config tells why"
-                .to_owned(),
-        );
-    }
-    for e in &start.config.environments {
-        if e.on_tamper == guard_config::OnTamper::Restore {
-            always.push(format!(
-                "{}: on_tamper = \"restore\" is not in this version: changes raise alerts",
-                e.name
-            ));
-        }
-    }
     Box::new(move || {
         let health = house.ledger.health();
-        let mut degraded = always.clone();
+        let mut degraded = standing.all();
         degraded.extend(health.write_error.map(|e| format!("the ledger cannot be written: {e}")));
         degraded.extend(health.index_error.map(|e| format!("the index lags behind: {e}")));
         degraded.extend(health.disturbed.iter().map(|b| format!("the ledger was tampered with: {b}")));

@@ -135,7 +135,8 @@ impl SelfWatch {
     fn configuration(&self) -> Vec<PathBuf> {
         let Some(main) = &self.config_path else { return Vec::new() };
         let further = main.parent().unwrap_or(Path::new("/")).join("environments.d");
-        let mut all = vec![main.clone()];
+        // The kept one would be used where the other is no good.
+        let mut all = vec![main.clone(), super::accepted::place(&self.house)];
         all.extend(names_in(&further).into_iter().filter(|p| p.extension().is_some_and(|e| e == "toml")));
         all
     }

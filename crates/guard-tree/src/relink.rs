@@ -274,7 +274,9 @@ impl Place<'_> {
             let name = c_name(name)?;
             place::remove_xattr(copy, &name).map_err(self.io("set the attributes of the copy of"))?;
         }
-        for pair in wanted.iter().filter(|pair| !made.contains(pair)) {
+        // An ACL last: it may forbid the others to the owner (xattr(7)).
+        let (acls, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(n, _)| n.starts_with(b"system."));
+        for pair in others.into_iter().chain(acls).filter(|pair| !made.contains(pair)) {
             let name = c_name(&pair.0)?;
             place::set_xattr(copy, &name, &pair.1).map_err(self.io("set the attributes of the copy of"))?;
         }

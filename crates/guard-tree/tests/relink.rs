@@ -227,8 +227,8 @@ fn what_an_interruption_left_is_removed() {
     assert_eq!(root.clear_leftover(&at, id).unwrap(), Leftover::None);
 }
 
-/// Breaks links as fast as it can while `attack` is repeated on another thread.
-fn under_attack(inside: &Path, spare: &Path, attack: impl Fn() + Sync) -> u32 {
+/// Breaks links for a while, and until that many could be, while `attack` is repeated on another thread.
+fn under_attack(inside: &Path, spare: &Path, least: u32, attack: impl Fn() + Sync) -> u32 {
     let root = Root::open(inside).unwrap();
     let done = AtomicBool::new(false);
     let mut broken = 0;
@@ -241,7 +241,7 @@ fn under_attack(inside: &Path, spare: &Path, attack: impl Fn() + Sync) -> u32 {
         });
         let until = Instant::now() + Duration::from_millis(1500);
         let patience = until + Duration::from_secs(20);
-        while Instant::now() < until || (broken == 0 && Instant::now() < patience) {
+        while Instant::now() < until || (broken < least && Instant::now() < patience) {
             let id = identity(&root, spare);
             broken += u32::from(relink(&root, id, &[name("d/f")]).is_empty());
             // The next round's file has a name outside again: of the very directory, wherever it is.
@@ -271,7 +271,7 @@ fn a_directory_swapped_for_a_link_leads_nowhere() {
     fs::hard_link(outside.join("d/f"), outside.join("g")).unwrap();
     symlink("../outside/d", inside.join("d.other")).unwrap();
     let before = (names(&outside), told(&outside.join("d/f")), fs::metadata(outside.join("d/f")).unwrap());
-    let broken = under_attack(&inside, &spare, || {
+    let broken = under_attack(&inside, &spare, 1, || {
         renameat_with(CWD, inside.join("d"), CWD, inside.join("d.other"), RenameFlags::EXCHANGE).unwrap();
     });
     let after = (names(&outside), told(&outside.join("d/f")), fs::metadata(outside.join("d/f")).unwrap());
@@ -293,7 +293,7 @@ fn a_file_put_in_between_is_not_lost() {
     let victim = fs::metadata(inside.join("d/victim")).unwrap().ino();
     let target = told(&outside.join("target"));
     let d = inside.join("d");
-    let broken = under_attack(&inside, &spare, || {
+    let broken = under_attack(&inside, &spare, 0, || {
         // Once a copy is being made, the file and another change places for a moment.
         std::thread::sleep(Duration::from_micros(200));
         let copying = |e: fs::DirEntry| e.file_name().to_string_lossy().starts_with(".guardd");

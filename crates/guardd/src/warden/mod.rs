@@ -212,13 +212,8 @@ impl Warden {
         Ok((warden, handle))
     }
 
-<<<<<<< ours
     fn start(&mut self, down: Option<DownGap>) {
-        self.find_root();
-=======
-    fn start(&mut self, down_since: Option<guard_model::Timestamp>) {
         // The baseline first: its policy says what of a locked root is watched.
->>>>>>> theirs
         self.load_baseline();
         self.find_root();
         self.recover();

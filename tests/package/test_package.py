@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = REPOSITORY / "target/deb"
+PACKAGES = Path(os.environ.get("GUARDD_TEST_PACKAGES", REPOSITORY / "target/deb"))
 HIGHEST_EXPOSURE = 3.5
 DEMO_SECONDS = 60
 NOBODY = 65534

@@ -56,17 +56,28 @@ def pytest_runtest_makereport(item, call):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "journal").write_text(journal)
     (directory / "console").write_text(console)
+    (directory / "guardctl").write_text(asked(used))
     for log in used.path("/var/log/guardd").glob("*.log"):
         (directory / log.name).write_bytes(log.read_bytes())
     tail = "\n".join(journal.splitlines()[-JOURNAL_LINES_SHOWN:])
     report.sections.append((f"journal of {used.name} (all of it: {directory})", tail))
+    report.sections.append((f"guardctl in {used.name}", asked(used)))
     report.sections.append((f"console of {used.name}", console))
+
+
+def asked(used: machines.Machine) -> str:
+    """What guardctl and systemctl say now."""
+    try:
+        questions = (["guardctl", "status"], ["guardctl", "alerts"], ["systemctl", "status", "--no-pager", "guardd"])
+        return "\n".join(used.look(question, check=False, seconds=10).describe() for question in questions)
+    except (AssertionError, machines.MachineError) as error:
+        return str(error)
 
 
 @pytest.fixture(scope="module")
 def guard(machine) -> Guard:
     """guardd guarding the small application, locked, with nothing changed yet."""
-    application.small(machine.path(ROOT))
+    application.small(machine.on_disk(ROOT))
     guard = Guard(machine)
     guard.install()
     guard.configure()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from machine import Machine, Result, wait_until
 from paths import REPOSITORY
 
-PACKAGES = REPOSITORY / "target/deb"
+PACKAGES = Path(os.environ.get("GUARDD_TEST_PACKAGES", REPOSITORY / "target/deb"))
 UNIT = "guardd.service"
 ENVIRONMENT = "production"
 ROOT = "/srv/app"
@@ -29,6 +30,9 @@ sensitive = [".env*"]
 seal = "read-only"
 """
 """An environment that protects all of the application but what it writes itself."""
+
+JOINING_SECONDS = 2
+"""A change within this time after another joins its alert."""
 
 ALERT_SECONDS = 20
 """Longest wait for an alert. Usual is well under a second; a loaded test machine must not make a test fail."""
@@ -98,7 +102,7 @@ class Guard:
         """Alerts with all their findings."""
         listed = self.ctl("alerts", *arguments, "--json").json()
         return [
-            a if a["findings_total"] == len(a["findings"]) else self.ctl("alerts", "show", str(a["id"]), "--json").json()
+            a if a["findings_total"] == len(a["findings"]) else self.ctl("alerts", "show", str(a["id"]), "--json").json()["alert"]
             for a in listed
         ]
 
@@ -138,6 +142,10 @@ class Guard:
             return None
 
         return wait_until(found, f"alert about {path} ({', '.join(changes) or 'any change'})", seconds=ALERT_SECONDS, every=0.1)
+
+    def quiet(self) -> None:
+        """Waits until a change is no longer counted to what came before it: it opens an alert of its own."""
+        time.sleep(JOINING_SECONDS + 0.5)
 
     def last_alert(self) -> int:
         return max((alert["id"] for alert in self.ctl("alerts", "list", "--all", "--json").json()), default=0)

@@ -1,4 +1,7 @@
-"""Debian root file systems for the machines: made once with mmdebstrap, then copied for each machine.
+"""Debian root file systems for the machines: disk images, made once with mmdebstrap, then copied for each machine.
+
+An image rather than a directory: it is copied and thrown away in no time, however many files a test has put in it, and
+each machine has an ext4 of its own.
 
 `python3 rootfs.py [RELEASE…]` makes what is missing, so that `tests/run` can do it before any clock runs.
 """
@@ -7,10 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,19 +32,24 @@ PACKAGES = (
 
 
 def ensure(release: str) -> Path:
-    """The directory of a root file system of `release`, made if it is not in the cache. Never booted itself: copy it."""
+    """The image of a root file system of `release`, made if it is not in the cache. Never mounted itself: copy it."""
     if release not in RELEASES:
         raise ValueError(f"unknown Debian release {release!r}: one of {', '.join(RELEASES)}")
     recipe = hashlib.sha256("\n".join((release, *PACKAGES, CUSTOMIZE)).encode()).hexdigest()[:12]
-    target = CACHE / f"rootfs-{release}-{recipe}"
+    target = CACHE / f"rootfs-{release}-{recipe}.ext4"
     with locked(CACHE / f"rootfs-{release}.lock"):
-        if not target.is_dir():
+        if not target.is_file():
             make(release, target)
             for old in CACHE.glob(f"rootfs-{release}-*"):
                 if old != target:
-                    shutil.rmtree(old)
+                    old.unlink()
     return target
 
+
+SIZE = "6G"
+"""Of the file system. The image file holds only what is used of it."""
+
+INODES = 600_000
 
 CUSTOMIZE = """
 mkdir -p "$1/var/log/journal"
@@ -54,17 +61,19 @@ printf '127.0.0.1 localhost\\n' > "$1/etc/hosts"
 
 
 def make(release: str, target: Path) -> None:
-    building = target.with_name(target.name + f".{os.getpid()}.tmp")
-    command = [
-        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-        f"--customize-hook={CUSTOMIZE}", release, str(building),
-    ]
-    try:
-        subprocess.run(command, check=True)
-        building.rename(target)
-    finally:
-        if building.exists():
-            shutil.rmtree(building)
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=CACHE) as building:
+        root, image = Path(building, "root"), Path(building, "image")
+        subprocess.run(
+            ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
+             f"--customize-hook={CUSTOMIZE}", release, str(root)],
+            check=True,
+        )
+        subprocess.run(
+            ["mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-N", str(INODES),
+             "-d", str(root), str(image), SIZE],
+            check=True,
+        )
+        image.rename(target)
 
 
 @contextmanager

@@ -81,6 +81,7 @@ def test_chmod(guard):
 def test_rsync(guard):
     guard.machine.run(f"cp -r {ROOT}/frontend/src /tmp/src && chmod -R u+w /tmp/src")
     guard.machine.run("for i in $(seq 500); do echo export const n = $i > /tmp/src/extra$i.ts; done; echo >> /tmp/src/App.tsx")
+    guard.quiet()
     before = guard.last_alert()
     guard.machine.run(["rsync", "--archive", "--checksum", "/tmp/src/", f"{ROOT}/frontend/src/"])
     seen = guard.wait_everywhere("frontend/src/App.tsx", "content", after_alert=before)
@@ -97,7 +98,7 @@ def test_git_checkout(guard):
 
 
 def test_npm_install(guard):
-    application.npm(guard.machine.path(f"{ROOT}/frontend"), "install", "--prefer-offline", application.LATER_NODE_PACKAGE)
+    application.npm(guard.machine.on_disk(f"{ROOT}/frontend"), "install", "--prefer-offline", application.LATER_NODE_PACKAGE)
     guard.wait_everywhere("frontend/package.json", "content")
     guard.wait_finding("frontend/node_modules/is-number/package.json", "created")
 
@@ -115,6 +116,7 @@ def test_changes_of_the_other_environment_are_its_own(guard):
 
 
 def test_what_the_application_writes_is_no_alert(guard):
+    guard.quiet()
     before = guard.last_alert()
     guard.machine.run(f"echo request >> {ROOT}/logs/app.log; echo upload > {ROOT}/media/upload.bin")
     guard.machine.run(f"echo last > {ROOT}/backend/app/last.py")

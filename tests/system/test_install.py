@@ -16,7 +16,7 @@ HIGHEST_EXPOSURE = 3.5
 
 @pytest.fixture(scope="module")
 def guard(machine) -> Guard:
-    application.small(machine.path(ROOT))
+    application.small(machine.on_disk(ROOT))
     return Guard(machine)
 
 

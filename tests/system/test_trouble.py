@@ -18,7 +18,7 @@ STATE_MIB = 64
 @pytest.fixture(scope="module")
 def guard(machine) -> Guard:
     """Like the usual one, with the state directory on a file system of its own that can be filled."""
-    application.small(machine.path(ROOT))
+    application.small(machine.on_disk(ROOT))
     machine.run(f"mkdir --parents {STATE}")
     machine.write(
         "/etc/systemd/system/var-lib-guardd.mount",
@@ -34,6 +34,7 @@ def guard(machine) -> Guard:
 
 
 def edit(guard: Guard, path: str) -> None:
+    guard.quiet()
     guard.machine.run(f"echo changed >> {ROOT}/{path}")
 
 
@@ -79,17 +80,28 @@ def test_journald_stalled_delays_nothing_and_loses_nothing(guard):
 
 
 def test_journald_gone_delays_nothing_and_loses_nothing(guard):
-    units = "systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket systemd-journald.service"
-    guard.machine.run(f"systemctl stop {units} 2>&1; systemctl mask --runtime systemd-journald.socket systemd-journald-dev-log.socket")
-    guard.machine.run("rm -f /run/systemd/journal/socket")
-    guard.machine.path(f"{ROOT}/scripts/no-journal").write_text("x")
-    guard.wait_log("path=scripts/no-journal")
-    guard.wait_finding("scripts/no-journal", "created")
-    degraded(guard, "journal")
-    guard.machine.run("systemctl unmask --runtime systemd-journald.socket systemd-journald-dev-log.socket; "
-                      "systemctl start systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service")
+    guard.quiet()
+    with journald_gone(guard):
+        guard.machine.path(f"{ROOT}/scripts/no-journal").write_text("x")
+        guard.wait_log("path=scripts/no-journal")
+        guard.wait_finding("scripts/no-journal", "created")
+        degraded(guard, "journal")
     guard.wait_journal(GUARDD_PATH="scripts/no-journal")
     healthy(guard, "journal")
+
+
+@contextmanager
+def journald_gone(guard: Guard):
+    sockets = "systemd-journald.socket systemd-journald-dev-log.socket"
+    guard.machine.run(
+        f"systemctl mask --runtime {sockets} systemd-journald.service && systemctl stop {sockets} systemd-journald.service;"
+        " rm -f /run/systemd/journal/socket",
+        status=None,
+    )
+    try:
+        yield
+    finally:
+        guard.machine.run(f"systemctl unmask --runtime {sockets} systemd-journald.service; systemctl start {sockets} systemd-journald.service")
 
 
 # Log files
@@ -126,24 +138,25 @@ def test_socket_removed_comes_back_or_is_reported(guard):
 
 def test_full_disk_under_the_state_directory(guard):
     run = guard.machine.run
-    run(f"dd if=/dev/zero of={STATE}/filler bs=64k status=none", status=1)
-    run(f"df {STATE}")
-    edit(guard, "backend/app/settings.py")
-    guard.wait_log("path=backend/app/settings.py")
-    degraded(guard, "space")
-    # The reserve lets the first alerts be durable; then it is used up, and alerts go out all the same, marked.
-    run(f"dd if=/dev/zero of={STATE}/filler2 bs=64k status=none", status=1)
-    edit(guard, "scripts/deploy.sh")
-    guard.wait_log("path=scripts/deploy.sh")
-    refused = guard.ctl("unlock", ENVIRONMENT, "--reason", "x", "--maintainer", "x", status=None)
-    assert refused.status in (0, 3, 5), refused.describe()
-    run(["rm", f"{STATE}/filler", f"{STATE}/filler2"])
+    filler = f"{STATE}/filler"
+    run(f"dd if=/dev/zero of={filler} bs=64k status=none", status=1)
+    try:
+        edit(guard, "backend/app/settings.py")
+        guard.wait_log("path=backend/app/settings.py")
+        degraded(guard, "full")
+        # The reserve lets the first alerts be durable. Once that is used up, alerts go out all the same, marked.
+        run(f"dd if=/dev/zero of={filler}2 bs=64k status=none", status=1)
+        edit(guard, "scripts/deploy.sh")
+        guard.wait_log("path=scripts/deploy.sh")
+        refused = guard.ctl("unlock", ENVIRONMENT, "--reason", "x", "--maintainer", "x", status=None)
+        assert refused.status in (3, 5), refused.describe()
+        assert guard.status()["state"] == "locked"
+    finally:
+        run(f"rm -f {filler} {filler}2")
     guard.wait_finding("scripts/deploy.sh", "content")
     guard.wait_finding("backend/app/settings.py", "content")
-    healthy(guard, "space")
+    healthy(guard, "full")
     assert guard.ctl("log", "verify", "--json").json()["ok"]
-    if guard.status()["state"] == "unlocked":
-        guard.ctl("lock", ENVIRONMENT, "--reason", "back")
     assert guard.machine.show(UNIT, "NRestarts") == "0"
 
 

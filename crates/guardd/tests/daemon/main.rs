@@ -15,8 +15,10 @@
 mod accepting;
 mod baselines;
 mod changes;
+mod configurations;
 mod ledgers;
 mod links;
+mod lock_files;
 mod raw;
 mod restarts;
 mod stage;

@@ -45,6 +45,28 @@ def test_a_check_finds_nothing_and_makes_no_gap(guard):
     assert guard.alerts() == []
 
 
+def test_memory_with_100_000_files_and_idle_cpu(guard):
+    run = guard.machine.run
+    modules = f"{ROOT}/frontend/node_modules"
+    guard.ctl("unlock", ENVIRONMENT, "--reason", "more files", "--maintainer", "test", "--for", "30m")
+    run(f"cp -a {modules} {ROOT}/frontend/more")
+    guard.ctl("lock", ENVIRONMENT, "--reason", "more files")
+    files = guard.status()["protected"]["files"]
+    assert files >= FILES_FOR_MEMORY, files
+    since = guard.status()["last_rehash"]["finished_at"] if guard.status()["last_rehash"] else ""
+    run(["systemctl", "restart", UNIT])
+    guard.wait_ready()
+    guard.wait_rehashed(since)
+    pid = guard.machine.host_pid(guard.machine.main_pid(UNIT))
+    resident = resident_mib(pid)
+    spent = cpu_seconds(pid)
+    time.sleep(10)
+    idle = (cpu_seconds(pid) - spent) / 10
+    print(f"{files} files: {resident['VmRSS']:.1f} MiB resident ({resident['RssAnon']:.1f} anonymous, peak {resident['VmHWM']:.1f});"
+          f" idle: {idle:.2%} of a core")
+    assert resident["VmRSS"] < MEMORY_MIB
+
+
 def test_an_editor(guard):
     guard.machine.run(
         ["vim.tiny", "-es", "-u", "NONE", "-c", "%s/443/8443/", "-c", "w!", "-c", "q!", f"{ROOT}/deployment/nginx.conf.template"]
@@ -129,7 +151,8 @@ def test_check_and_diff_agree_with_the_alerts(guard):
     paths = {finding["path"] for finding in check["findings"]}
     assert not check["clean"] and {"backend/app/settings.py", "scripts/deploy.sh"} <= paths
     offline = guard.machine.run(["guardd", "check", "--offline", ENVIRONMENT, "--json"], status=1).json()
-    assert offline["findings_total"] == check["findings_total"]
+    assert paths <= {finding["path"] for finding in offline["findings"]}
+    assert len(offline["findings"]) == check["findings_total"]
 
 
 def test_the_ledger_holds(guard):
@@ -141,28 +164,6 @@ def test_an_exported_baseline_opens_with_coreutils(guard):
     guard.ctl("baseline", "export", HOST_ENVIRONMENT, "--to", "/tmp/export")
     verdict = guard.machine.run("sha256sum --check --quiet /tmp/export/SHA256SUMS", directory=HOST_ROOT, status=1)
     assert [line for line in verdict.lines() if not line.startswith("share/doc/base-files/")] == ["etc/hosts: FAILED"]
-
-
-def test_memory_with_100_000_files_and_idle_cpu(guard):
-    run = guard.machine.run
-    modules = f"{ROOT}/frontend/node_modules"
-    guard.ctl("unlock", ENVIRONMENT, "--reason", "more files", "--maintainer", "test", "--for", "30m")
-    run(f"cp -a {modules} {ROOT}/frontend/more")
-    guard.ctl("lock", ENVIRONMENT, "--reason", "more files")
-    files = guard.status()["protected"]["files"]
-    assert files >= FILES_FOR_MEMORY, files
-    since = guard.status()["last_rehash"]["finished_at"] if guard.status()["last_rehash"] else ""
-    run(["systemctl", "restart", UNIT])
-    guard.wait_ready()
-    guard.wait_rehashed(since)
-    pid = guard.machine.host_pid(guard.machine.main_pid(UNIT))
-    resident = resident_mib(pid)
-    spent = cpu_seconds(pid)
-    time.sleep(10)
-    idle = (cpu_seconds(pid) - spent) / 10
-    print(f"{files} files: {resident['VmRSS']:.1f} MiB resident ({resident['RssAnon']:.1f} anonymous, peak {resident['VmHWM']:.1f});"
-          f" idle: {idle:.2%} of a core")
-    assert resident["VmRSS"] < MEMORY_MIB
 
 
 def resident_mib(pid: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from contextlib import contextmanager
@@ -190,12 +191,19 @@ def test_keys_are_watched_too(guard):
 
 def test_a_tampered_lock_file_is_reported_and_put_right(guard):
     lock = f"{STATE}/locks/{ENVIRONMENT}.lock"
-    good = guard.machine.read(lock)
+    signer = f"-f {STATE}/public/allowed_signers -I guardd -n guardd-lock"
+    verify = f"head -n1 {lock} | ssh-keygen -Y verify {signer} -s <(tail -n +2 {lock})"
+
+    def right() -> bool:
+        lines = guard.machine.read(lock).splitlines()
+        return json.loads(lines[0])["state"] == "locked" and guard.machine.run(["bash", "-c", verify], status=None).status == 0
+
+    assert right()
     guard.machine.run(f"sed -i '1s/locked/unlocked/' {lock}")
     guard.wait_log("lock_file")
-    wait_until(lambda: guard.machine.read(lock).splitlines()[:1] == good.splitlines()[:1], "the lock file put right")
+    wait_until(right, "the lock file put right")
     guard.machine.run(["rm", lock])
-    wait_until(lambda: guard.machine.path(lock).exists(), "the lock file put back")
+    wait_until(lambda: guard.machine.path(lock).exists() and right(), "the lock file put back")
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(guard):

@@ -77,6 +77,19 @@ pub fn of(socket: impl AsFd) -> Result<Peer, PeerError> {
     Ok(Peer { pid, uid, gid, groups, login_uid })
 }
 
+/// Is nobody at the other end of this connected socket any more? Not so where
+/// the peer has only ended its own side and still reads (`POLLHUP` of poll(2)).
+#[must_use]
+pub fn has_hung_up(socket: impl AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let socket = socket.as_fd();
+    let mut asked = [PollFd::new(&socket, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Interrupted or short of memory: asked again at the next occasion.
+    let told = poll(&mut asked, Some(&now)).is_ok();
+    told && asked.iter().any(|a| a.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
 /// This process's effective user id.
 #[must_use]
 pub fn own_uid() -> u32 {
@@ -200,6 +213,16 @@ unsafe fn peer_option(
 mod tests {
     use super::*;
     use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn hanging_up_is_told_from_ending_one_side() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!has_hung_up(&ours));
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!has_hung_up(&ours));
+        drop(theirs);
+        assert!(has_hung_up(&ours));
+    }
 
     #[test]
     fn both_ends_of_a_pair_are_this_process() {

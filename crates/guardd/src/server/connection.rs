@@ -13,9 +13,12 @@ use tokio_stream::StreamExt;
 use tokio_util::codec::{AnyDelimiterCodec, FramedRead};
 
 use super::methods::{self, Daemon};
+use super::places::Seat;
 
 /// A client that sends nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often a client that has ended its side is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// A client that takes nothing for so long is let go.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -43,6 +46,16 @@ impl Out {
     /// May several replies be sent?
     pub(crate) fn takes_more(&self) -> bool {
         self.more
+    }
+
+    /// Ends when the client is gone for good: one that has only ended its
+    /// own side still wants its replies.
+    pub(crate) async fn gone(&self) {
+        let stream: &UnixStream = self.stream.as_ref();
+        // Ready at once where calls wait or nothing more will come; then it is looked at now and then.
+        while stream.readable().await.is_ok() && !guard_sys::peer::has_hung_up(stream) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A reply that is followed by others.
@@ -100,12 +113,22 @@ impl Out {
     }
 }
 
-/// Answers one client until it leaves.
-pub(crate) async fn talk(stream: UnixStream, peer: Peer, daemon: &Daemon) {
+/// Answers one client until it leaves, or has to.
+pub(super) async fn talk(stream: UnixStream, peer: Peer, daemon: &Daemon, seat: &Seat) {
     let (read, write) = stream.into_split();
     let mut calls = calls(read);
     let mut out = Out { stream: write, more: false, oneway: false, last: Last::Sent };
-    while let Ok(Some(Ok(message))) = timeout(IDLE, calls.next()).await {
+    loop {
+        let message = tokio::select! {
+            // Whoever has asked is answered.
+            biased;
+            next = timeout(IDLE, calls.next()) => match next {
+                Ok(Some(Ok(message))) => message,
+                Ok(Some(Err(_)) | None) | Err(_) => return,
+            },
+            () = seat.sent_away() => return,
+        };
+        seat.busy();
         let call = match Call::parse(&message) {
             Ok(call) => call,
             Err(e) => {
@@ -118,6 +141,7 @@ pub(crate) async fn talk(stream: UnixStream, peer: Peer, daemon: &Daemon) {
         if methods::answer(daemon, &peer, &call, &mut out).await.is_err() {
             return;
         }
+        seat.idle();
     }
 }
 

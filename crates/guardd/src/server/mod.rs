@@ -2,13 +2,14 @@
 //!
 //! Architecture invariant: a client can hold up nothing but its own
 //! connection. Every connection is a task with a cap on message size, a
-//! deadline for reading, one for writing, and a place among a limited number;
-//! places are kept free for the daemon's own user.
+//! deadline for reading, one for writing, and a place among a limited number
+//! (see [`places`]).
 
 mod authorise;
 mod connection;
 mod listener;
 mod methods;
+mod places;
 mod reading;
 mod streams;
 
@@ -21,13 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
-/// Of them, those that readers may hold: the rest is for the daemon's own user.
-const FOR_READERS: usize = 48;
+use places::Places;
 
 /// Serves until told to stop.
 pub(crate) async fn serve(
@@ -35,8 +32,7 @@ pub(crate) async fn serve(
     daemon: Arc<Daemon>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let all = Arc::new(Semaphore::new(CONNECTIONS));
-    let readers = Arc::new(Semaphore::new(FOR_READERS));
+    let places = Arc::<Places>::default();
     let mut clients = JoinSet::new();
     let mut look = tokio::time::interval(Duration::from_secs(2));
     loop {
@@ -51,7 +47,7 @@ pub(crate) async fn serve(
             }
             Some(_) = clients.join_next(), if !clients.is_empty() => {}
             accepted = listener.accept() => match accepted {
-                Ok(stream) => admit(stream, &daemon, &all, &readers, &mut clients),
+                Ok(stream) => admit(stream, &daemon, &places, &mut clients),
                 Err(e) if is_passing(&e) => {
                     tracing::warn!(error = %e, "a connection could not be accepted");
                     // EMFILE and the like: give the connections that are open time to end.
@@ -70,13 +66,7 @@ fn is_passing(e: &std::io::Error) -> bool {
     !matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotConnected) && e.raw_os_error() != Some(9)
 }
 
-fn admit(
-    stream: UnixStream,
-    daemon: &Arc<Daemon>,
-    all: &Arc<Semaphore>,
-    readers: &Arc<Semaphore>,
-    clients: &mut JoinSet<()>,
-) {
+fn admit(stream: UnixStream, daemon: &Arc<Daemon>, places: &Arc<Places>, clients: &mut JoinSet<()>) {
     let peer = match guard_sys::peer::of(&stream) {
         Ok(peer) => peer,
         Err(e) => {
@@ -84,17 +74,11 @@ fn admit(
             return;
         }
     };
-    let reader_place = match daemon.authority().is_owner(&peer) {
-        true => None,
-        false => match Arc::clone(readers).try_acquire_owned() {
-            Ok(place) => Some(place),
-            Err(_) => return,
-        },
+    let is_owner = daemon.authority().is_owner(&peer);
+    let Some(seat) = places.take(peer.uid, is_owner) else {
+        tracing::warn!(uid = peer.uid, "a connection is refused: all places are taken and busy");
+        return;
     };
-    let Ok(place) = Arc::clone(all).try_acquire_owned() else { return };
     let daemon = Arc::clone(daemon);
-    clients.spawn(async move {
-        connection::talk(stream, peer, &daemon).await;
-        drop((place, reader_place));
-    });
+    clients.spawn(async move { connection::talk(stream, peer, &daemon, &seat).await });
 }

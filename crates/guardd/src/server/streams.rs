@@ -39,22 +39,24 @@ pub(super) async fn with_progress<T>(
     tokio::pin!(operation);
     let mut tick = tokio::time::interval(TOLD_EVERY);
     tick.tick().await;
-    let mut listens = out.takes_more();
+    let mut listens = true;
     loop {
-        tokio::select! {
+        let told = tokio::select! {
             result = &mut operation => return Ok(result?),
-            _ = tick.tick(), if listens => {
+            () = out.gone(), if listens => Err(HungUp),
+            _ = tick.tick(), if listens && out.takes_more() => {
                 let (phase, done, total) = work.now();
                 let step = Step::<()>::progress(phase.name(), done, (total > 0).then_some(total));
-                match (out.more(&step).await, on_hangup) {
-                    (Ok(()), _) => {}
-                    // How it ends is recorded, whether or not somebody still wants to hear it.
-                    (Err(HungUp), OnHangup::GoOn) => listens = false,
-                    (Err(HungUp), OnHangup::Cancel) => {
-                        work.cancel.store(true, Ordering::Relaxed);
-                        return Err(HungUp.into());
-                    }
-                }
+                out.more(&step).await
+            }
+        };
+        match (told, on_hangup) {
+            (Ok(()), _) => {}
+            // How it ends is recorded, whether or not somebody still wants to hear it.
+            (Err(HungUp), OnHangup::GoOn) => listens = false,
+            (Err(HungUp), OnHangup::Cancel) => {
+                work.cancel.store(true, Ordering::Relaxed);
+                return Err(HungUp.into());
             }
         }
     }
@@ -75,7 +77,7 @@ impl Follower {
     }
 
     /// The next records, at least one, of this environment or of the daemon itself.
-    async fn next(&mut self) -> (Vec<Record>, u64) {
+    async fn next(&mut self, out: &Out) -> Result<(Vec<Record>, u64), HungUp> {
         loop {
             // Asked before reading, so that what grows meanwhile wakes us.
             let grown = Arc::clone(&self.grown);
@@ -84,9 +86,12 @@ impl Follower {
             notified.as_mut().enable();
             let (records, lost) = tokio::task::block_in_place(|| self.read());
             if !records.is_empty() || lost > 0 {
-                return (records, lost);
+                return Ok((records, lost));
             }
-            notified.await;
+            tokio::select! {
+                () = notified => {}
+                () = out.gone() => return Err(HungUp),
+            }
         }
     }
 
@@ -123,7 +128,7 @@ pub(super) async fn watch(daemon: &Daemon, asked: &Watch, out: &mut Out) -> Resu
     out.more(&WatchReply { head: Some(first), ..WatchReply::default() }).await?;
     let mut follower = Follower::new(daemon, head.seq + 1, environment);
     loop {
-        let (records, lost) = follower.next().await;
+        let (records, lost) = follower.next(out).await?;
         for record in &records {
             out.more(&WatchReply { record: cross::record(record), ..WatchReply::default() }).await?;
         }
@@ -162,7 +167,7 @@ pub(super) async fn log(daemon: &Daemon, asked: &Log, out: &mut Out) -> Result<(
     }
     let mut follower = Follower::new(daemon, last + 1, environment);
     loop {
-        let (records, lost) = follower.next().await;
+        let (records, lost) = follower.next(out).await?;
         out.more(&reply(&records, lost)).await?;
     }
 }

@@ -15,6 +15,7 @@
 mod accepting;
 mod baselines;
 mod changes;
+mod clients;
 mod configurations;
 mod ledgers;
 mod links;

@@ -557,6 +557,14 @@ pub(crate) fn text_of(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// A guardctl that every user may run, wherever the real one lies.
+pub(crate) fn guardctl_for(stage: &Stage) -> PathBuf {
+    let copy = stage.path("guardctl");
+    fs::copy(guardctl_program(), &copy).unwrap();
+    tree::chmod(&copy, 0o755);
+    copy
+}
+
 /// guardctl, which lies beside guardd; built where it does not.
 fn guardctl_program() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();

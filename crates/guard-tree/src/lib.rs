@@ -1,7 +1,7 @@
 //! Hands on a protected tree: walk, observe, hash, set modes.
 //!
 //! Everything starts from a [`Root`], a handle on an environment's top
-//! directory. [`Root::observe`] looks at one path, [`scan`] at all of them, and
+//! directory. [`Root::observe`] looks at one path, [`scan()`] at all of them, and
 //! [`Root::set_mode`] and [`Root::give_own_inode`] are what changes something here.
 //!
 //! Architecture invariant: nothing here ever leaves its root. Paths are resolved

@@ -1,11 +1,11 @@
 //! The client of the guard daemon: arguments in, one call on the control
 //! socket, rendering out. A library only so that manual pages and completions
-//! can be made from [`command`].
+//! can be made from [`command()`].
 //!
 //! Architecture invariant: nothing is decided here and nothing of guardd's own
 //! files is read; whatever another program could not learn by the control
 //! socket, guardctl does not know either. No text of the daemon reaches a
-//! terminal before [`safe`] has made it harmless.
+//! terminal before `safe` has made it harmless.
 
 #![forbid(unsafe_code)]
 

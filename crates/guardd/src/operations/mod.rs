@@ -34,6 +34,8 @@ pub(crate) enum OperationError {
     ChangedSinceShown(Vec<RelPath>),
     #[error("open for writing, which sealing does not end: {0}")]
     OpenForWriting(open_writers::OpenFiles),
+    #[error("the directory at {} is not the one that it was about: put that one back", path.display())]
+    OtherRoot { path: std::path::PathBuf },
     #[error("cancelled because guardd is stopping")]
     Cancelled,
     #[error("failed ({cause}), and undoing it failed too: {undo}")]

@@ -18,7 +18,8 @@ use super::{OperationError, Work, break_links, lock, unlock};
 use crate::comparer::DeviceMap;
 use crate::ward::Ward;
 
-/// Finishes or undoes; says what it did as an event for the ledger.
+/// Finishes or undoes; says what it did as an event for the ledger. The plan of what
+/// was committed stays: it is the caller's to clear once the lock file says so, too.
 pub(crate) fn recover(
     ward: &Ward,
     root: &Root,
@@ -34,18 +35,22 @@ pub(crate) fn recover(
         PlanKind::Unlock => state.state == LockState::Unlocked,
         PlanKind::BreakLinks => true,
     };
+    let changes_the_tree = match kind {
+        PlanKind::Lock => !committed,
+        PlanKind::Unlock => committed,
+        PlanKind::BreakLinks => true,
+    };
+    if changes_the_tree && !steps.is_empty() && plan.header().root_identity.1 != root.identity().1 {
+        return Err(OperationError::OtherRoot { path: root.path().to_owned() });
+    }
     let how = match (kind, committed) {
-        (PlanKind::Lock, true) => {
-            Plan::clear(&ward.house.state_dir, &ward.name)?;
-            "finished: it was committed and complete".to_owned()
-        }
+        (PlanKind::Lock, true) => "finished: it was committed and complete".to_owned(),
         (PlanKind::Lock, false) => {
             let undone = lock::undo(ward, root, &steps)?;
             format!("undone: {undone} modes given back")
         }
         (PlanKind::Unlock, true) => {
             let done = unlock::give_back(root, &steps, &Work::default())?;
-            Plan::clear(&ward.house.state_dir, &ward.name)?;
             format!(
                 "finished: {} modes given back, {} entries left as they are",
                 done.restored,
@@ -53,10 +58,7 @@ pub(crate) fn recover(
             )
         }
         (PlanKind::BreakLinks, _) => break_links::recover(ward, root, &steps)?,
-        (PlanKind::Unlock, false) => {
-            Plan::clear(&ward.house.state_dir, &ward.name)?;
-            "undone: it had not been committed and had changed nothing".to_owned()
-        }
+        (PlanKind::Unlock, false) => "undone: it had not been committed and had changed nothing".to_owned(),
     };
     let operation = match kind {
         PlanKind::Lock => "lock",

@@ -124,13 +124,14 @@ impl Warden {
         }
     }
 
+    fn is_free(&self) -> Result<(), Refusal> {
+        self.running.as_ref().map_or(Ok(()), |running| {
+            Err(Known::Busy { environment: self.ward.name.clone(), operation: running.name.to_owned() })
+        })
+    }
+
     fn begin(&mut self, name: &'static str, work: &Arc<Work>) -> Result<(), Refusal> {
-        if let Some(running) = &self.running {
-            return Err(Known::Busy {
-                environment: self.ward.name.clone(),
-                operation: running.name.to_owned(),
-            });
-        }
+        self.is_free()?;
         if let Some(message) = &self.left_out.needs_operator {
             return Err(Known::NeedsOperator {
                 message: message.clone(),
@@ -204,16 +205,10 @@ impl Warden {
     }
 
     pub(super) fn begin_lock(&mut self, mut wish: LockWish) -> Result<(), Refusal> {
-        let ready = self.begin("lock", &wish.work).and_then(|()| {
+        let ready = self.is_free().and_then(|()| {
             // The root's path is resolved anew: what is locked is what stands there now.
-            let found = match self.find_root() {
-                true => self.present_root(),
-                false => Err(self.no_root()),
-            };
-            if found.is_err() {
-                self.running = None;
-            }
-            found
+            let root = if self.find_root() { self.present_root() } else { Err(self.no_root()) }?;
+            self.begin("lock", &wish.work).map(|()| root)
         });
         let root = match ready {
             Ok(root) => root,
@@ -386,7 +381,8 @@ impl Warden {
     /// A new configuration. While locked, root, patterns and seal stay as the lock signed them.
     pub(super) fn configure(&mut self, config: guard_config::Environment) {
         self.config = config;
-        if self.state.state == LockState::Unlocked {
+        // An operation goes on in the root that it began in.
+        if self.state.state == LockState::Unlocked && self.running.is_none() {
             self.find_root();
         }
     }

@@ -22,6 +22,7 @@ use crate::failure::chain;
 use crate::operations::lock::{LISTED, LockOptions};
 use crate::operations::open_writers::OnOpenWriters;
 use crate::operations::{ancestors, now, recover};
+use crate::ward::Ward;
 
 /// What was seen at the last look.
 #[derive(Debug, Default)]
@@ -67,13 +68,15 @@ impl Guard {
 }
 
 impl Warden {
-    /// Opens the root, if it is there, and sets the watches. False where it is not there.
+    /// Opens the root, if it is there, finishes or undoes what was cut short in it, and
+    /// sets the watches. False where it is not there.
     pub(super) fn find_root(&mut self) -> bool {
         match Root::open(&self.config.root) {
             Ok(root) => {
                 self.root = Some(Arc::new(root));
                 self.guard.root_away = false;
                 self.troubles.end(Topic::Root);
+                self.recover();
                 self.watch();
                 true
             }
@@ -133,15 +136,18 @@ impl Warden {
     }
 
     /// Finishes or undoes what was cut short.
-    pub(super) fn recover(&mut self) {
-        let Some(root) = self.root.clone() else { return };
+    fn recover(&mut self) {
+        let Some(root) = self.root.clone().filter(|_| self.running.is_none()) else { return };
         match recover::recover(&self.ward, &root, &self.state) {
             Ok(None) => {}
             Ok(Some(event)) => {
                 tracing::warn!(environment = self.ward.name, ?event, "an operation had been cut short");
                 self.record(vec![event]);
+                self.left_out.needs_operator = None;
                 // It may have been cut short before the lock file was written.
-                self.renew_lock_file();
+                if self.renew_lock_file() {
+                    self.clear_plan();
+                }
             }
             Err(e) => {
                 self.left_out.needs_operator =
@@ -162,6 +168,11 @@ impl Warden {
         };
         let standing = root.still_there();
         self.guard.root_away = !matches!(standing, Ok(RootCheck::Same));
+        let is_free = self.running.is_none();
+        if self.guard.root_away && is_free && self.wants_what_stands_there(&root) && self.find_root() {
+            self.scans.cancel();
+            return;
+        }
         match standing {
             Ok(RootCheck::Same) => self.root_is(self.root_replaced_since_lock(&root), None),
             Ok(RootCheck::Gone) => {
@@ -180,6 +191,19 @@ impl Warden {
             Err(e) => self.root_is(vec![Change::Root], Some(chain(&e))),
         }
         self.check_ancestors(&root);
+    }
+
+    /// Another directory stands at the root's path now. Is it to be guarded instead? While
+    /// locked, only the locked one, come back after another one had stood there at start.
+    fn wants_what_stands_there(&self, opened: &Root) -> bool {
+        let Ok(standing) = Root::open(&self.config.root) else { return false };
+        match &self.held {
+            Some(held) if Ward::is_locked(&self.state) => {
+                let locked = held.manifest.root_identity.1;
+                opened.identity().1 != locked && standing.identity().1 == locked
+            }
+            _ => true,
+        }
     }
 
     /// The root is the one that was opened; is it also the one that was locked?

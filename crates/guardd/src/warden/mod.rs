@@ -216,7 +216,6 @@ impl Warden {
         // The baseline first: its policy says what of a locked root is watched.
         self.load_baseline();
         self.find_root();
-        self.recover();
         if let (Some(down), true) = (down, self.held.is_some()) {
             self.open_gap(GapCause::Down, down.since, down.how.to_owned());
         }

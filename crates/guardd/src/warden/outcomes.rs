@@ -284,7 +284,7 @@ impl Warden {
         }
     }
 
-    fn clear_plan(&mut self) {
+    pub(super) fn clear_plan(&mut self) {
         if let Err(e) = guard_store::Plan::clear(&self.ward.house.state_dir, &self.ward.name) {
             // The next start finds it committed and clears it.
             tracing::warn!(error = %chain(&e), "the plan could not be removed");

@@ -367,3 +367,26 @@ fn what_init_proposes_is_a_good_configuration_that_guards() {
     let missing = run(Command::new(crate::stage::GUARDD).args(["init", "/nonexistent"]));
     assert_eq!(missing.status.code(), Some(2), "{}", text_of(&missing));
 }
+
+#[test]
+fn a_reload_in_the_middle_of_a_lock_does_not_disturb_it() {
+    let mut stage = Stage::new(crate::stage::SEALED);
+    for n in 0..800 {
+        write(&stage.at(format!("vendor/p{}/f{n}", n % 20)), "x");
+    }
+    stage.start();
+    let mut client = stage.client();
+    let call = std::thread::spawn(move || client.call(&Lock::default()).unwrap().result.unwrap());
+    wait::until_true("the plan", || stage.state("plans/site.jsonl").exists());
+    let mut reloads = 0;
+    while !call.is_finished() {
+        stage.call(&Reload {});
+        reloads += 1;
+    }
+    assert!(reloads > 0);
+    assert_eq!(call.join().unwrap().generation, 1);
+    let check = stage.check();
+    assert!(check.clean, "{} paths differ", check.findings_total);
+    assert_eq!(crate::tree::mode(&stage.at("vendor/p7/f7")), 0o444);
+    assert_eq!(stage.events("recovered").len(), 0);
+}

@@ -22,6 +22,7 @@ mod links;
 mod lock_files;
 mod raw;
 mod restarts;
+mod roots;
 mod stage;
 mod tree;
 mod wait;

@@ -262,6 +262,10 @@ mod tests {
         }
 
         #[test]
-        fn unescape_never_panics(text: String) { let _ = unescape(&text); }
+        fn what_unescapes_is_told_apart_again(text: String) {
+            if let Some(bytes) = unescape(&text) {
+                prop_assert_eq!(unescape(&escape(&bytes)), Some(bytes));
+            }
+        }
     }
 }

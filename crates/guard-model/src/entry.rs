@@ -160,14 +160,23 @@ fn is_zero32(n: &u32) -> bool {
     *n == 0
 }
 
-mod octal {
+/// Permission bits as four octal digits in text, for serde's `with`.
+pub mod octal {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(mode: &u32, s: S) -> Result<S::Ok, S::Error> {
+    /// Writes `0644`.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(mode: &u32, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(&format_args!("{mode:04o}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    /// Reads octal digits up to `7777`.
+    ///
+    /// # Errors
+    /// Where the text is no octal mode.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
         let text = String::deserialize(d)?;
         match u32::from_str_radix(&text, 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),

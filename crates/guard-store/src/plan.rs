@@ -64,10 +64,10 @@ pub struct PlanStep {
     /// Device and inode: whatever else stands there now is left alone.
     pub identity: (u64, u64),
     /// Permission bits found.
-    #[serde(with = "octal")]
+    #[serde(with = "guard_model::entry::octal")]
     pub mode_before: u32,
     /// Permission bits to be set.
-    #[serde(with = "octal")]
+    #[serde(with = "guard_model::entry::octal")]
     pub mode_after: u32,
 }
 
@@ -270,20 +270,4 @@ fn write_line<T: Serialize>(
     let mut text = serde_json::to_vec(value).map_err(|source| StoreError::Json { what, source })?;
     text.push(b'\n');
     Ok(out.write_all(&text))
-}
-
-mod octal {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(mode: &u32, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(&format_args!("{mode:04o}"))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
-        let text = String::deserialize(d)?;
-        match u32::from_str_radix(&text, 8) {
-            Ok(mode) if mode <= 0o7777 => Ok(mode),
-            _ => Err(serde::de::Error::custom("not an octal mode")),
-        }
-    }
 }

@@ -52,15 +52,15 @@ fn roots_that_are_the_same_through_links() {
     let m = Machine::new();
     m.dir("app/inner");
     symlink("app", m.path.join("alias")).unwrap();
-    let said = m.said("[environments.a]\nroot = 'DIR/app'\n[environments.b]\nroot = 'DIR/alias'\n[environments.c]\nroot = 'DIR/alias/inner'\n[environments.d]\nroot = 'DIR/alias/later/made'\n");
+    let said = m.said("[environments.a]\nroot = 'DIR/app'\n[environments.b]\nroot = 'DIR/alias'\n[environments.c]\nroot = 'DIR/alias/inner'\n[environments.d]\nroot = 'DIR/alias/x/y'\n");
     assert_eq!(
         said,
         [
             "DIR/guardd.toml:5: environments.b.root: this is the root of `a` too (`DIR/alias` leads to `DIR/app`) | keep one environment for the whole tree, or give them directories apart",
             "DIR/guardd.toml:7: environments.c.root: this root lies in that of `a`, `DIR/app` (`DIR/alias/inner` leads to `DIR/app/inner`) | keep one environment for the whole tree, or give them directories apart",
             "DIR/guardd.toml:7: environments.c.root: this root lies in that of `b`, `DIR/alias` (`DIR/alias/inner` leads to `DIR/app/inner`) | keep one environment for the whole tree, or give them directories apart",
-            "DIR/guardd.toml:9: environments.d.root: this root lies in that of `a`, `DIR/app` (`DIR/alias/later/made` leads to `DIR/app/later/made`) | keep one environment for the whole tree, or give them directories apart",
-            "DIR/guardd.toml:9: environments.d.root: this root lies in that of `b`, `DIR/alias` (`DIR/alias/later/made` leads to `DIR/app/later/made`) | keep one environment for the whole tree, or give them directories apart",
+            "DIR/guardd.toml:9: environments.d.root: this root lies in that of `a`, `DIR/app` (`DIR/alias/x/y` leads to `DIR/app/x/y`) | keep one environment for the whole tree, or give them directories apart",
+            "DIR/guardd.toml:9: environments.d.root: this root lies in that of `b`, `DIR/alias` (`DIR/alias/x/y` leads to `DIR/app/x/y`) | keep one environment for the whole tree, or give them directories apart",
         ]
     );
 }

@@ -1,6 +1,7 @@
 //! The configuration: at start, by reload, and under an intruder's hands.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use guard_api::Known;
@@ -361,6 +362,8 @@ fn what_init_proposes_is_a_good_configuration_that_guards() {
     stage.start();
     stage.lock();
     fs::write(stage.at("logs/x"), "x").unwrap();
+    // The proposal seals; its owner has to open a file before he writes it.
+    fs::set_permissions(stage.at("compose.yml"), PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(stage.at("compose.yml"), "x").unwrap();
     stage.finding("compose.yml");
     assert_eq!(stage.found_paths(), ["compose.yml"]);

@@ -81,7 +81,8 @@ pub(crate) fn show(path: &Path) -> String {
 
 /// Configured text in quotes, safe in a terminal and short enough for one line.
 pub(crate) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 60;
+    // A path that is cut does not say where: most fit.
+    const LONGEST: usize = 200;
     if text.is_empty() {
         return "an empty text".to_owned();
     }

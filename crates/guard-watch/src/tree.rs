@@ -64,8 +64,7 @@ pub(crate) struct Tree {
     ground: Ground,
     backend: Option<Box<dyn Backend>>,
     generation: u64,
-    /// A handle on the root, which keeps its inode number from being used again.
-    root: Option<(OwnedFd, (u64, u64))>,
+    root: Option<Standing>,
     watched: BTreeSet<RelPath>,
     failed: BTreeMap<RelPath, String>,
     listing: Listing,
@@ -108,7 +107,7 @@ impl Tree {
         self.backend = Some(start(inbox, self.generation, interest)?);
         self.watch_canaries();
         self.watch_above();
-        self.root = handle_on(&self.ground.root);
+        self.root = standing_at(&self.ground.root);
         self.cover(&RelPath::root());
         Ok(self.report())
     }
@@ -186,10 +185,10 @@ impl Tree {
 
     /// Is the root what it was when watches were put up?
     pub(crate) fn root_now(&self) -> RootNow {
-        let before = self.root.as_ref().map(|(_, identity)| *identity);
-        match handle_on(&self.ground.root) {
+        let before = self.root.as_ref().map(|root| root.identity);
+        match standing_at(&self.ground.root) {
             None => RootNow::Gone,
-            Some((_, now)) if Some(now) == before => RootNow::Same,
+            Some(now) if Some(now.identity) == before => RootNow::Same,
             Some(_) => RootNow::Other,
         }
     }
@@ -297,8 +296,14 @@ impl Tree {
 
     /// Opens a directory beneath the root for listing.
     fn open(&self, dir: &RelPath) -> std::io::Result<OwnedFd> {
-        let Some((root, _)) = &self.root else { return Err(Errno::NOENT.into()) };
-        Resolver::detect().open(root.as_fd(), dir.as_path(), How::List)
+        let Some(root) = &self.root else { return Err(Errno::NOENT.into()) };
+        match &root.handle {
+            Some(handle) => Resolver::detect().open(handle.as_fd(), dir.as_path(), How::List),
+            None => {
+                let handle = guard_sys::open::absolute(&self.ground.root, How::LocateDirectory)?;
+                Resolver::detect().open(handle.as_fd(), dir.as_path(), How::List)
+            }
+        }
     }
 }
 
@@ -313,13 +318,27 @@ fn below(set: &BTreeSet<RelPath>, path: &RelPath) -> Vec<RelPath> {
         .collect()
 }
 
-/// A handle on the directory at the root's path, and its identity; nothing
-/// where something else is there, a symbolic link included.
-fn handle_on(root: &Path) -> Option<(OwnedFd, (u64, u64))> {
+/// The directory that watches were put up in.
+struct Standing {
+    /// Device and inode.
+    identity: (u64, u64),
+    /// Keeps the inode number from being used again. Not held on a mount point: that
+    /// nobody can remove, and a handle would keep it from being unmounted.
+    handle: Option<OwnedFd>,
+}
+
+/// The directory at the root's path; nothing where something else is there, a
+/// symbolic link included.
+fn standing_at(root: &Path) -> Option<Standing> {
     let handle = guard_sys::open::absolute(root, How::LocateDirectory).ok()?;
-    let identity = stat::of(handle.as_fd()).ok()?.identity();
+    let stat = stat::of(handle.as_fd()).ok()?;
     let name = root.symlink_metadata().ok()?;
-    (name.is_dir() && name.ino() == identity.1).then_some((handle, identity))
+    if !name.is_dir() || name.ino() != stat.ino {
+        return None;
+    }
+    let above = root.parent().and_then(|above| stat::absolute(above).ok());
+    let is_mount_point = above.is_none_or(|above| above.mount != stat.mount);
+    Some(Standing { identity: stat.identity(), handle: (!is_mount_point).then_some(handle) })
 }
 
 /// Not there, or not a directory any more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,8 +79,13 @@ def test_version(deb, tree, program):
 # The unit and its neighbours
 
 
-def test_the_unit_is_valid(tree):
-    verified = run("systemd-analyze", "--man=no", "verify", "--root", tree, "guardd.service")
+def test_the_unit_is_valid(tree, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(tree, root, symlinks=True)
+    # What every system has, and the package's own tree has not.
+    for target in ("sysinit", "basic", "shutdown", "multi-user"):
+        (root / f"usr/lib/systemd/system/{target}.target").write_text("[Unit]\nDescription=stands for the system's own\n")
+    verified = run("systemd-analyze", "--man=no", "verify", "--root", root, "guardd.service")
     about_it = [line for line in verified.stderr.splitlines() if "guardd" in line]
     assert about_it == []
 

@@ -80,7 +80,7 @@ pub(crate) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result
 }
 
 /// rename(2) puts no file in a directory's place.
-fn move_directory_aside(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn move_directory_aside(path: &Path) -> Result<(), StoreError> {
     if !std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 mod codec;
 mod generations;
 mod reader;
+mod repair;
 mod runs;
 mod sums;
 mod table;
@@ -14,6 +15,7 @@ mod writer;
 
 pub use generations::{KEEP, generations, next_generation, prune};
 pub use reader::{Baseline, Records};
+pub use repair::repair;
 pub use writer::{BaselineWriter, Committed, ManifestDraft};
 
 /// The signed manifest.

@@ -58,22 +58,11 @@ impl Baseline {
     /// # Errors
     /// As [`Baseline::open`].
     pub fn open_signed(dir: &Path, key: &PublicKey) -> Result<Self, StoreError> {
-        let path = dir.join(MANIFEST);
-        let text = durable::read_small(&path, MAX_MANIFEST)?;
-        let armour = durable::read_small(&dir.join(SIGNATURE), MAX_MANIFEST)?;
-        key.verify(NAMESPACE_BASELINE, &text, &String::from_utf8_lossy(&armour))?;
-        let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| {
-            StoreError::damaged(&path, Damage::Line { line: e.line() as u64, why: e.to_string() })
-        })?;
-        if manifest.format != 1 {
-            let why = Damage::Line { line: 1, why: format!("format {} is not known", manifest.format) };
-            return Err(StoreError::damaged(&path, why));
-        }
+        let (manifest, digest) = read_manifest(dir, key)?;
         let records = dir.join(RECORDS);
         let file = durable::open_regular(&records)?;
         check_digest(&file, &records, manifest.digests.records)?;
         let (blocks, rows) = read_table(&file, &records)?;
-        let digest = Digest(Sha256::digest(&text).into());
         let cache = Mutex::new(VecDeque::new());
         Ok(Self { dir: dir.to_owned(), manifest, digest, file, blocks, rows, cache })
     }
@@ -261,7 +250,23 @@ impl Iterator for Records<'_> {
     }
 }
 
-fn check_digest(file: &File, path: &Path, expected: Digest) -> Result<(), StoreError> {
+/// A generation's manifest, verified, and its SHA-256.
+pub(super) fn read_manifest(dir: &Path, key: &PublicKey) -> Result<(Manifest, Digest), StoreError> {
+    let path = dir.join(MANIFEST);
+    let text = durable::read_small(&path, MAX_MANIFEST)?;
+    let armour = durable::read_small(&dir.join(SIGNATURE), MAX_MANIFEST)?;
+    key.verify(NAMESPACE_BASELINE, &text, &String::from_utf8_lossy(&armour))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| {
+        StoreError::damaged(&path, Damage::Line { line: e.line() as u64, why: e.to_string() })
+    })?;
+    if manifest.format != 1 {
+        let why = Damage::Line { line: 1, why: format!("format {} is not known", manifest.format) };
+        return Err(StoreError::damaged(&path, why));
+    }
+    Ok((manifest, Digest(Sha256::digest(&text).into())))
+}
+
+pub(super) fn check_digest(file: &File, path: &Path, expected: Digest) -> Result<(), StoreError> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 256 * 1024];
     let mut from = file;

@@ -134,7 +134,7 @@ impl BaselineWriter {
     }
 }
 
-fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, Totals), StoreError> {
+pub(super) fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, Totals), StoreError> {
     let mut records = Output::create(dir.join(RECORDS))?;
     let mut undo = Output::create(dir.join(UNDO))?;
     let mut sha256sums = Output::create(dir.join(SUMS))?;

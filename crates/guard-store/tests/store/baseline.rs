@@ -7,7 +7,7 @@ use std::path::Path;
 
 use guard_model::baseline::BaselineRecord;
 use guard_model::{Digest, Kind, RelPath};
-use guard_store::baseline::{generations, next_generation, prune};
+use guard_store::baseline::{generations, next_generation, prune, repair};
 use guard_store::error::Damage;
 use guard_store::{Baseline, BaselineWriter, Committed, StoreError};
 use proptest::prelude::*;
@@ -347,4 +347,41 @@ fn a_file_that_could_not_be_read_has_no_sum() {
     assert_eq!(std::fs::read(c.dir.join("SHA256SUMS")).unwrap(), b"");
     assert_eq!(file(b"").size, 0);
     assert!(Path::new(&c.dir).ends_with("production/1"));
+}
+
+#[test]
+fn what_is_damaged_is_made_anew_from_what_is_not() {
+    let f = Fixture::new();
+    let records: Vec<BaselineRecord> =
+        HOSTILE.iter().map(|p| record(p, p)).chain([directory(b""), directory(b"sub")]).collect();
+    let c = commit(&f, 1, &records);
+    let public = f.key.public();
+    let run = || repair(&c.dir, &c.digest, &public);
+    assert_eq!(run().unwrap(), [""; 0]);
+    let good: BTreeMap<&str, Vec<u8>> =
+        ["records", "SHA256SUMS"].map(|n| (n, std::fs::read(c.dir.join(n)).unwrap())).into();
+    let damages: [fn(&Path); 4] = [
+        |p| std::fs::remove_file(p).unwrap(),
+        |p| std::fs::write(p, "").unwrap(),
+        |p| flip(p, 9, 2),
+        |p| {
+            std::fs::remove_file(p).unwrap();
+            std::fs::create_dir(p).unwrap();
+        },
+    ];
+    for damage in damages {
+        for name in ["records", "SHA256SUMS"] {
+            damage(&c.dir.join(name));
+            assert_eq!(run().unwrap(), [name]);
+            assert_eq!(std::fs::read(c.dir.join(name)).unwrap(), good[name]);
+        }
+        assert_eq!(open(&f, &c).unwrap().iter().count(), records.len());
+    }
+    assert_eq!(generations(&f.state, "production").unwrap(), [1]);
+
+    // Not from what is damaged itself, and not by another manifest.
+    flip(&c.dir.join("undo.jsonl"), 9, 2);
+    flip(&c.dir.join("records"), 9, 2);
+    assert!(matches!(run(), Err(StoreError::Damaged { path, .. }) if path.ends_with("undo.jsonl")));
+    assert!(matches!(repair(&c.dir, &digest(b"another"), &public), Err(StoreError::Damaged { .. })));
 }

@@ -1,14 +1,19 @@
 //! What a warden and its operations share: the ways to what survives.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use guard_alert::Sinks;
-use guard_model::Digest;
 use guard_model::baseline::{LockFile, LockState};
 use guard_model::ledger::{Event, Head, Record};
 use guard_model::path::escape;
 use guard_model::state::EnvironmentState;
+use guard_model::{Change, Digest, Finding, Severity};
 use guard_store::{Baseline, HostKey, Index, LedgerHandle, LockFileSeen, PublicKey, StateDir, StoreError};
+
+use crate::failure::chain;
+use crate::operations::now;
 
 /// The daemon's common things, one for the whole process.
 pub(crate) struct House {
@@ -27,14 +32,59 @@ impl House {
         self.ledger.index()
     }
 
-    /// A generation of an environment's baseline, verified.
+    /// A generation of an environment's baseline, verified. Where its records are
+    /// damaged they are made anew from what else is signed, which is an alert.
     pub(crate) fn baseline(
         &self,
         name: &str,
         generation: u64,
         digest: &Digest,
     ) -> Result<Baseline, StoreError> {
-        Baseline::open(&self.state_dir.generation(name, generation)?, digest, &self.public)
+        let dir = self.state_dir.generation(name, generation)?;
+        let open = || Baseline::open(&dir, digest, &self.public);
+        open().or_else(|damage| match guard_store::baseline::repair(&dir, digest, &self.public) {
+            Ok(repaired) => {
+                self.tell_repaired(name, &dir, &repaired, &damage);
+                open()
+            }
+            Err(_) => Err(damage),
+        })
+    }
+
+    fn tell_repaired(&self, name: &str, dir: &Path, repaired: &[&str], damage: &StoreError) {
+        let why = chain(damage);
+        tracing::error!(environment = name, why, "a baseline was damaged and is made anew");
+        let paths: Vec<String> =
+            repaired.iter().map(|file| escape(dir.join(file).as_os_str().as_bytes())).collect();
+        let found = paths.iter().map(|path| Finding {
+            path: path.clone(),
+            at: now(),
+            change: vec![Change::Content],
+            before: None,
+            after: None,
+            actor: None,
+            restored: true,
+            note: Some(why.clone()),
+        });
+        let opened = Event::AlertOpened {
+            severity: Severity::Critical,
+            title: format!("the baseline was damaged and made anew: {}", repaired.join(", ")),
+            findings: found.collect(),
+            sessions: crate::sessions::logged_in(),
+        };
+        let told = self.ledger.append(Some(name.to_owned()), vec![opened]).and_then(|records| {
+            let settled = |alert| Event::AlertSettled {
+                alert,
+                paths,
+                how: "made anew as it was signed".to_owned(),
+                reviewed: false,
+            };
+            let alert = records.first().map(|r| r.seq);
+            self.ledger.append(Some(name.to_owned()), alert.map(settled).into_iter().collect())
+        });
+        if let Err(e) = told {
+            tracing::error!(error = %chain(&e), "the ledger cannot be written");
+        }
     }
 
     /// Told whenever the ledger grew.
@@ -63,11 +113,10 @@ impl Ward {
     pub(crate) fn write_lock_file(
         &self,
         state: &EnvironmentState,
-        root: &std::path::Path,
+        root: &Path,
         branches: &[String],
         ledger: Head,
     ) -> Result<Option<LockFileSeen>, StoreError> {
-        use std::os::unix::ffi::OsStrExt;
         let Some(baseline) = &state.baseline else { return Ok(None) };
         let file = LockFile {
             environment: self.name.clone(),

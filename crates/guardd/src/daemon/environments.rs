@@ -40,8 +40,13 @@ pub(super) fn in_force(config: &Config, house: &House) -> InForce {
             house.baseline(&name, current.generation, &current.digest).map(|b| b.manifest().clone());
         match manifest {
             Ok(manifest) => all.keep_as_locked(&name, &manifest),
+            // Its warden says so, too, if it has one.
+            Err(e) if config.environment(&name).is_none() => all.events.push(about_configuration(format!(
+                "locked environment {name} was removed from the configuration, and its baseline cannot be opened: nothing guards it: {}",
+                chain(&e)
+            ))),
             Err(e) => {
-                tracing::error!(environment = name, error = %chain(&e), "the baseline cannot be opened")
+                tracing::error!(environment = name, error = %chain(&e), "the baseline cannot be opened");
             }
         }
     }

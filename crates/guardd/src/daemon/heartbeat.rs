@@ -14,6 +14,7 @@ use guard_store::{RecordFilter, StateDir};
 use sd_notify::NotifyState;
 
 use super::{DaemonError, Guards, tell_systemd};
+use crate::operations::now;
 use crate::ward::House;
 use crate::warden::Message;
 
@@ -28,11 +29,17 @@ const FILE: &str = "heartbeat";
 pub(super) struct DownSince(Option<Timestamp>);
 
 impl DownSince {
-    /// Reads the last run's last beat; nothing before the first run.
-    pub(super) fn read(state_dir: &StateDir) -> Self {
+    /// The last run's last sign of life: its last beat or its last record, whichever
+    /// is later and not yet to come. Nothing before the first run.
+    pub(super) fn read(state_dir: &StateDir, last_record: Option<Timestamp>) -> Self {
         let beat = std::fs::metadata(state_dir.base().join(FILE)).and_then(|m| m.modified()).ok();
         let micros = |t: SystemTime| t.duration_since(UNIX_EPOCH).ok().map(|d| d.as_micros());
-        Self(beat.and_then(micros).and_then(|us| i64::try_from(us).ok()).map(Timestamp))
+        let beat = beat.and_then(micros).and_then(|us| i64::try_from(us).ok()).map(Timestamp);
+        let now = now();
+        let signs = [beat, last_record].into_iter().flatten();
+        let (past, future): (Vec<_>, Vec<_>) = signs.partition(|at| *at <= now);
+        // Where the clock was set back, all that is known is that it was before now.
+        Self(past.into_iter().max().or(future.first().map(|_| now)))
     }
 
     /// A beat, now.

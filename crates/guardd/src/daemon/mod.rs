@@ -4,6 +4,7 @@ mod accepted;
 mod environments;
 mod heartbeat;
 mod reload;
+mod restore;
 mod selfwatch;
 mod signals;
 
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 use guard_alert::{SinkConfig, SinkHealth, Sinks};
 use guard_config::{Config, Problems, SourceFile, Watch};
-use guard_model::Digest;
 use guard_model::ledger::Event;
-use guard_store::{HostKey, Ledger, LedgerHandle, Opened, StateDir, StoreError};
+use guard_model::{Digest, Timestamp};
+use guard_store::{HostKey, Ledger, LedgerHandle, Opened, RecordFilter, StateDir, StoreError};
 use sd_notify::NotifyState;
 
 use crate::failure::chain;
@@ -87,11 +88,9 @@ const READERS: &str = "guardd";
 /// Runs until told to stop.
 pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     let state_dir = Arc::new(StateDir::open(&start.config.daemon.state_dir)?);
-    let house = open_house(&start, &state_dir)?;
-    let down = DownSince::read(&state_dir);
-
-    let ledger = house.1;
-    let house = Arc::new(house.0);
+    let (house, ledger, last_record) = open_house(&start, &state_dir)?;
+    let down = DownSince::read(&state_dir, last_record);
+    let house = Arc::new(house);
     let was_clean = down.was_clean(&house);
     announce(&house, &start, was_clean);
 
@@ -129,8 +128,11 @@ pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     result.map(|_| ())
 }
 
-/// Opens what survives: key, ledger, index, sinks.
-fn open_house(start: &Start, state_dir: &Arc<StateDir>) -> Result<(House, Ledger), DaemonError> {
+/// Opens what survives: key, ledger, index, sinks. With it the time of the last run's last record.
+fn open_house(
+    start: &Start,
+    state_dir: &Arc<StateDir>,
+) -> Result<(House, Ledger, Option<Timestamp>), DaemonError> {
     let key = HostKey::load_or_create(state_dir)?;
     let (ledger, opened, broken) = open_ledger(state_dir, &key)?;
     let handle = ledger.handle();
@@ -144,10 +146,15 @@ fn open_house(start: &Start, state_dir: &Arc<StateDir>) -> Result<(House, Ledger
         boot_id: guard_sys::clock::boot_id().unwrap_or_default(),
         machine_id: guard_sys::clock::machine_id().unwrap_or_default(),
     };
-    for event in selfwatch::at_start(&house, &opened, broken.as_ref()) {
+    let last = house.index().recent(1, &RecordFilter::default()).unwrap_or_default();
+    let is_missing = restore::is_ledger_missing(&house);
+    for event in selfwatch::at_start(&house, &opened, broken.as_ref(), is_missing) {
         append(&house, event);
     }
-    Ok((house, ledger))
+    if broken.is_some() || is_missing {
+        restore::from_what_is_signed(&house);
+    }
+    Ok((house, ledger, last.first().map(|r| r.at)))
 }
 
 fn open_ledger(
@@ -308,6 +315,8 @@ fn join(name: &str, thread: JoinHandle<()>) {
 
 /// From the socket to the signal that ends it; why it ended.
 async fn serve(start: &Start, house: &Arc<House>, guards: Guards) -> Result<String, DaemonError> {
+    // Before anybody can know that we run.
+    let mut asked = signals::Signals::new().map_err(DaemonError::io("listen for signals"))?;
     let runtime_dir = &start.config.daemon.runtime_dir;
     make_runtime_dir(runtime_dir)?;
     let readers = guard_sys::peer::group_id(READERS).filter(|_| !start.foreground);
@@ -343,7 +352,6 @@ async fn serve(start: &Start, house: &Arc<House>, guards: Guards) -> Result<Stri
     let watcher = myself.start(Arc::clone(&stopping))?;
 
     let mut look = tokio::time::interval(Duration::from_secs(1));
-    let mut asked = signals::Signals::new().map_err(DaemonError::io("listen for signals"))?;
     let why = loop {
         tokio::select! {
             signal = asked.next() => match signal {

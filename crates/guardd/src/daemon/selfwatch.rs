@@ -27,7 +27,12 @@ pub(crate) const ENVIRONMENT: &str = "guardd";
 const EVERY: Duration = Duration::from_secs(2);
 
 /// What was found when the state was opened, as events.
-pub(super) fn at_start(house: &House, opened: &Opened, broken: Option<&LedgerBreak>) -> Vec<Event> {
+pub(super) fn at_start(
+    house: &House,
+    opened: &Opened,
+    broken: Option<&LedgerBreak>,
+    is_ledger_missing: bool,
+) -> Vec<Event> {
     let mut events = Vec::new();
     let mut alert = |title: String, path: PathBuf, change: Change| {
         let finding = finding(&path, change, None);
@@ -41,6 +46,10 @@ pub(super) fn at_start(house: &House, opened: &Opened, broken: Option<&LedgerBre
     if let Some(broken) = broken {
         let title = format!("the ledger was tampered with: {broken}");
         alert(title, broken.file.clone(), Change::Content);
+    }
+    if is_ledger_missing {
+        let title = "the ledger is gone, though there are baselines of locked environments".to_owned();
+        alert(title, house.state_dir.ledger(), Change::Deleted);
     }
     match house.key.origin() {
         KeyOrigin::Created | KeyOrigin::Loaded => {}

@@ -58,8 +58,8 @@ pub(crate) enum OutsideLinks {
 pub(crate) struct EndedWindow {
     pub(crate) window: Window,
     pub(crate) how: WindowEnd,
-    /// The baseline from before the window.
-    pub(crate) before: Arc<Baseline>,
+    /// The baseline from before the window; `None` where it is lost.
+    pub(crate) before: Option<Arc<Baseline>>,
 }
 
 /// What a lock brought.
@@ -197,8 +197,11 @@ impl LockTask {
         let mut changed = None;
         if let Some(ended) = &self.ends {
             let after = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
-            let findings = baseline_diff::between(&ended.before, &after, now())?;
-            changed = Some(findings.len() as u64);
+            let findings = match &ended.before {
+                Some(before) => baseline_diff::between(before, &after, now())?,
+                None => Vec::new(),
+            };
+            changed = ended.before.is_some().then_some(findings.len() as u64);
             events.extend(ended.events(findings));
         }
         if let (Some(open), true) = (&open, self.is_by_timer()) {
@@ -271,12 +274,17 @@ impl EndedWindow {
         let changed = findings.len();
         let mut events =
             vec![Event::WindowClosed { window: self.window.id, how: self.how, changed: changed as u64 }];
-        if self.how != WindowEnd::Lock && changed > 0 {
+        let paths = match &self.before {
+            Some(_) => format!("{changed} paths"),
+            // The baseline to compare with is lost.
+            None => "nobody can tell which paths".to_owned(),
+        };
+        if self.how != WindowEnd::Lock && (changed > 0 || self.before.is_none()) {
             findings.truncate(Self::NAMED);
             events.push(Event::AlertOpened {
                 severity: Severity::Warning,
                 title: format!(
-                    "unreviewed window changes: {changed} paths changed while {} had it unlocked for: {}",
+                    "unreviewed window changes: {paths} changed while {} had it unlocked for: {}",
                     self.window.maintainer, self.window.reason
                 ),
                 findings,

@@ -10,15 +10,16 @@ use guard_store::{Baseline, Plan, PlanHeader, PlanKind, PlanStep};
 use guard_tree::{ModeSet, Root};
 
 use super::{OperationError, Phase, Work, now};
-use crate::comparer::DeviceMap;
+use crate::comparer::{DeviceMap, Expectation};
 use crate::ward::Ward;
 
 /// What to unlock.
 pub(crate) struct UnlockTask {
     pub(crate) ward: Ward,
     pub(crate) root: Arc<Root>,
-    pub(crate) baseline: Arc<Baseline>,
-    pub(crate) device: DeviceMap,
+    /// `None` where the baseline is lost: then no mode can be given back.
+    pub(crate) expectation: Option<Expectation>,
+    pub(crate) generation: u64,
     pub(crate) by: String,
     pub(crate) reason: String,
     /// The `window_opened` that commits it.
@@ -46,7 +47,10 @@ impl UnlockTask {
     /// changes nothing, an interruption after it is finished at the next start.
     /// The plan stays until the lock file says what the ledger says.
     pub(crate) fn run(self) -> Result<UnlockDone, OperationError> {
-        let steps = steps(&self.baseline, self.device)?;
+        let steps = match &self.expectation {
+            Some(e) => steps(&e.baseline, e.device)?,
+            None => Vec::new(),
+        };
         self.work.check_cancelled()?;
         self.work.enter(Phase::Unsealing, steps.len() as u64);
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
@@ -57,7 +61,10 @@ impl UnlockTask {
                 return Err(e.into());
             }
         };
-        let unsealed = give_back(&self.root, &steps, &self.work)?;
+        let mut unsealed = give_back(&self.root, &steps, &self.work)?;
+        if self.expectation.is_none() {
+            unsealed.left.push(".: the baseline is lost, so no mode was given back".to_owned());
+        }
         Ok(UnlockDone { records, unsealed })
     }
 }
@@ -67,7 +74,7 @@ impl UnlockTask {
         PlanHeader {
             environment: self.ward.name.clone(),
             kind: PlanKind::Unlock,
-            generation: self.baseline.manifest().generation,
+            generation: self.generation,
             at: now(),
             by: self.by.clone(),
             reason: self.reason.clone(),

@@ -20,7 +20,7 @@ impl Warden {
         let environment = self.ward.name.clone();
         let view = match (self.root_in_place(), self.view()) {
             (Err(refusal), _) => return answer(reply, Err(refusal)),
-            (_, None) => return answer(reply, Err(Known::NoBaseline { environment, generation: None })),
+            (_, None) => return answer(reply, Err(self.no_baseline())),
             (Ok(_), Some(view)) => view,
         };
         if let Some(running) = &self.running {

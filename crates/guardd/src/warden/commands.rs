@@ -173,6 +173,17 @@ impl Warden {
         self.root.clone().ok_or_else(|| self.no_root())
     }
 
+    /// There is none, or it is lost.
+    pub(super) fn no_baseline(&self) -> Refusal {
+        match (&self.state.baseline, self.troubles.of(Topic::Baseline)) {
+            (Some(_), Some(why)) => Known::Failed {
+                message: why.to_owned(),
+                hint: Some("put the state directory back from a backup, or unlock and lock again".to_owned()),
+            },
+            _ => Known::NoBaseline { environment: self.ward.name.clone(), generation: None },
+        }
+    }
+
     fn no_root(&self) -> Refusal {
         Known::Refused {
             message: self.troubles.of(Topic::Root).unwrap_or("the root is not there").to_owned(),
@@ -219,12 +230,8 @@ impl Warden {
                 return Err(refusal);
             }
         };
-        let ends = match (wish.ends, &self.held) {
-            (Some((window, how)), Some(held)) => {
-                Some(EndedWindow { window, how, before: Arc::clone(&held.baseline) })
-            }
-            _ => None,
-        };
+        let before = self.held.as_ref().map(|h| Arc::clone(&h.baseline));
+        let ends = wish.ends.map(|(window, how)| EndedWindow { window, how, before });
         let task = LockTask {
             ward: self.ward.clone(),
             root,
@@ -252,9 +259,7 @@ impl Warden {
 
     fn begin_repair(&mut self, by: String, work: Arc<Work>, reply: Reply<LockResult>) -> Result<(), Refusal> {
         let ready = self.root_in_place().and_then(|root| {
-            let expectation = self
-                .expectation()
-                .ok_or_else(|| Known::NoBaseline { environment: self.ward.name.clone(), generation: None })?;
+            let expectation = self.expectation().ok_or_else(|| self.no_baseline())?;
             self.begin("lock", &work)?;
             Ok((root, expectation))
         });
@@ -283,13 +288,10 @@ impl Warden {
         } else if length.is_zero() || length > wish.longest {
             Err(Known::InvalidWindow { asked_seconds: length.as_secs(), max_seconds: wish.longest.as_secs() })
         } else {
+            // A baseline that is lost must not keep it locked for ever.
             self.present_root().and_then(|root| {
-                let expectation = self.expectation().ok_or_else(|| Known::NoBaseline {
-                    environment: self.ward.name.clone(),
-                    generation: None,
-                })?;
                 self.begin("unlock", &wish.work)?;
-                Ok((root, expectation))
+                Ok((root, self.expectation()))
             })
         };
         let (root, expectation) = match ready {
@@ -309,8 +311,8 @@ impl Warden {
         let task = UnlockTask {
             ward: self.ward.clone(),
             root,
-            baseline: expectation.baseline,
-            device: expectation.device,
+            expectation,
+            generation: self.state.baseline.as_ref().map_or(0, |b| b.generation),
             by: wish.by,
             reason: wish.reason,
             opened,

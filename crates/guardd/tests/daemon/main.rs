@@ -17,6 +17,7 @@ mod baselines;
 mod changes;
 mod clients;
 mod configurations;
+mod hostile_state;
 mod ledgers;
 mod links;
 mod lock_files;

@@ -216,6 +216,11 @@ impl Stage {
         (1..=self.runs).map(|n| fs::read_to_string(self.path(format!("said-{n}"))).unwrap()).collect()
     }
 
+    /// What the daemon's last run wrote.
+    pub(crate) fn last_said(&self) -> String {
+        fs::read_to_string(self.path(format!("said-{}", self.runs))).unwrap()
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::connect(&self.socket()).unwrap()
     }

@@ -18,6 +18,17 @@ pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Tries every case on a thread of its own: most of the time each waits for its daemon.
+pub(crate) fn each<T: Sync>(cases: impl IntoIterator<Item = T>, tried: impl Fn(&T) + Sync) {
+    let cases: Vec<T> = cases.into_iter().collect();
+    std::thread::scope(|scope| {
+        for case in &cases {
+            let tried = &tried;
+            scope.spawn(move || tried(case));
+        }
+    });
+}
+
 /// Waits until `holds`.
 #[track_caller]
 pub(crate) fn until_true(what: &str, mut holds: impl FnMut() -> bool) {

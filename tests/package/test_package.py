@@ -80,14 +80,12 @@ def test_version(deb, tree, program):
 
 
 def test_the_unit_is_valid(tree, tmp_path):
-    root = tmp_path / "root"
-    shutil.copytree(tree, root, symlinks=True)
-    # What every system has, and the package's own tree has not.
-    for target in ("sysinit", "basic", "shutdown", "multi-user"):
-        (root / f"usr/lib/systemd/system/{target}.target").write_text("[Unit]\nDescription=stands for the system's own\n")
-    verified = run("systemd-analyze", "--man=no", "verify", "--root", root, "guardd.service")
-    about_it = [line for line in verified.stderr.splitlines() if "guardd" in line]
-    assert about_it == []
+    """By the host's systemd, with the programs where they are unpacked."""
+    text = (tree / "usr/lib/systemd/system/guardd.service").read_text()
+    unit = tmp_path / "guardd.service"
+    unit.write_text(text.replace("=/usr/bin/", f"={tree}/usr/bin/"))
+    verified = run("systemd-analyze", "--man=no", "verify", unit)
+    assert [line for line in verified.stderr.splitlines() if "guardd" in line] == []
 
 
 def test_the_unit_is_confined(tree):

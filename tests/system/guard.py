@@ -88,6 +88,18 @@ class Guard:
     def ctl(self, *arguments: str, status: int | None = 0, **options) -> Result:
         return self.machine.run(["guardctl", *arguments], status=status, **options)
 
+    def start(self) -> None:
+        """Starts the service.
+
+        Now and then systemd 257 cannot spawn into the control group that the stop just before is removing ("Failed to spawn
+        executor"): that is no failure of guardd, which was not run, and the start is tried once more.
+        """
+        if self.machine.run(["systemctl", "start", UNIT], status=None).status == 0:
+            return
+        said = [entry["MESSAGE"] for entry in self.machine.journal(f"UNIT={UNIT}")]
+        assert any("Failed to spawn executor" in message for message in said[-10:]), said[-10:]
+        self.machine.run(["systemctl", "start", UNIT])
+
     def status(self, environment: str = ENVIRONMENT) -> dict:
         """One environment's part of `status --json`."""
         found = [e for e in self.ctl("status", "--json").json()["environments"] if e["name"] == environment]

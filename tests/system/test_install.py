@@ -49,7 +49,7 @@ def test_the_shipped_configuration_is_good(guard):
 
 
 def test_the_service_starts_with_nothing_to_guard(guard):
-    guard.machine.run(["systemctl", "start", UNIT])
+    guard.start()
     assert guard.ctl("status", "--json").json()["environments"] == []
     guard.machine.run(["systemctl", "stop", UNIT])
 

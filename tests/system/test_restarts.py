@@ -36,7 +36,7 @@ def test_what_changed_while_it_was_stopped_is_reported_at_the_next_start(guard):
     guard.ctl("status", status=4)
     edit(guard, "backend/app/settings.py")
     guard.machine.run(f"mkdir {ROOT}/backend/app/new && echo x > {ROOT}/backend/app/new/file.py; rm {ROOT}/scripts/backup.sh")
-    guard.machine.run(["systemctl", "start", UNIT])
+    guard.start()
     guard.wait_everywhere("backend/app/settings.py", "content")
     guard.wait_everywhere("backend/app/new/file.py", "created")
     guard.wait_everywhere("scripts/backup.sh", "deleted")
@@ -54,7 +54,7 @@ def test_a_start_with_the_same_contents_but_other_times_reads_them_again(guard):
     guard.machine.run(["systemctl", "stop", UNIT])
     target = f"{ROOT}/frontend/src/App.tsx"
     guard.machine.run(f"touch -r {target} /tmp/time; sed 's/hello/h3llo/' {target} > /tmp/x; cat /tmp/x > {target}; touch -r /tmp/time {target}")
-    guard.machine.run(["systemctl", "start", UNIT])
+    guard.start()
     guard.wait_everywhere("frontend/src/App.tsx", "content")
 
 

@@ -1,7 +1,6 @@
 //! State files that somebody or something damaged: recovery or a clear message, never a crash, never "ok".
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use guard_api::Known;

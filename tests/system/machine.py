@@ -123,6 +123,9 @@ class Machine:
                 ],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                 start_new_session=True,
+                # cgroup v2 inside, as on a real Debian, whatever the host has: on v1, systemd 257 now and then fails to
+                # start a unit that was stopped a moment ago.
+                env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         record_process(self.directory / "nspawn", self.nspawn.pid)
         self.wait_booted()

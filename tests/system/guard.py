@@ -80,20 +80,18 @@ class Guard:
         """Writes the configuration of an environment."""
         self.machine.write(f"/etc/guardd/environments.d/{environment}.toml", text)
 
-    def start(self) -> None:
-        self.machine.run(["systemctl", "enable", "--now", UNIT])
-
     # Calls
 
     def ctl(self, *arguments: str, status: int | None = 0, **options) -> Result:
         return self.machine.run(["guardctl", *arguments], status=status, **options)
 
     def start(self) -> None:
-        """Starts the service.
+        """Enables and starts the service.
 
         Now and then systemd 257 cannot spawn into the control group that the stop just before is removing ("Failed to spawn
         executor"): that is no failure of guardd, which was not run, and the start is tried once more.
         """
+        self.machine.run(["systemctl", "enable", UNIT])
         if self.machine.run(["systemctl", "start", UNIT], status=None).status == 0:
             return
         said = [entry["MESSAGE"] for entry in self.machine.journal(f"UNIT={UNIT}")]

@@ -1,5 +1,7 @@
 //! What the ledger says an environment's state is: a fold over its records.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertStatus, Note};
@@ -210,8 +212,10 @@ pub fn alert_of(record: &Record) -> Option<u64> {
     }
 }
 
+// Sets, since a storm's alert holds tens of thousands of paths.
 fn all_settled(alert: &Alert) -> bool {
-    alert.findings.iter().all(|f| alert.settled.contains(&f.path))
+    let settled: HashSet<&str> = alert.settled.iter().map(String::as_str).collect();
+    alert.findings.iter().all(|f| settled.contains(f.path.as_str()))
 }
 
 /// The alert after `record`; `before` is `None` only for the record that opens it.
@@ -238,7 +242,10 @@ pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
             alert.severity = alert.severity.max(*severity);
             // Nobody has looked at what came later.
             alert.reviewed = false;
-            alert.settled.retain(|p| findings.iter().all(|f| f.path != *p));
+            if !alert.settled.is_empty() {
+                let again: HashSet<&str> = findings.iter().map(|f| f.path.as_str()).collect();
+                alert.settled.retain(|p| !again.contains(p.as_str()));
+            }
             alert.findings.extend(findings.iter().cloned());
         }
         Event::AlertAcknowledged { by, note, .. } => {
@@ -246,11 +253,8 @@ pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
             alert.notes.push(Note { at: record.at, by: by.clone(), text: note.clone() });
         }
         Event::AlertSettled { paths, how, reviewed, .. } => {
-            for p in paths {
-                if !alert.settled.contains(p) {
-                    alert.settled.push(p.clone());
-                }
-            }
+            let mut known: HashSet<String> = alert.settled.iter().cloned().collect();
+            alert.settled.extend(paths.iter().filter(|p| known.insert((*p).clone())).cloned());
             // Who decided about a part has not looked at the rest.
             alert.reviewed |= *reviewed && all_settled(&alert);
             let what = match paths.as_slice() {

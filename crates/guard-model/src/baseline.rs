@@ -7,7 +7,7 @@ use crate::entry::{Digest, Entry, Kind, Observed};
 use crate::ledger::Head;
 use crate::path::RelPath;
 use crate::policy::PatternText;
-use crate::seal::{Seal, Skip, sealed};
+use crate::seal::{IMMUTABLE, Seal, Skip, sealed};
 use crate::time::Timestamp;
 
 /// Why a path is in the baseline.
@@ -35,9 +35,11 @@ pub struct BaselineRecord {
     pub path: RelPath,
     /// Why it is here.
     pub role: Role,
-    /// True where write bits were taken away.
-    pub sealed: bool,
-    /// Why it was not sealed though the environment is.
+    /// How far it was sealed. In JSON `false`, `"read-only"` or `"immutable"`; `true`, which was
+    /// written before there was the flag, is read-only.
+    #[serde(with = "sealed_json")]
+    pub sealed: Seal,
+    /// Why it was not sealed, or less than the environment is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<Skip>,
     /// The attributes.
@@ -48,7 +50,7 @@ pub struct BaselineRecord {
 /// How an environment stands, which decides what is expected on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Locked: sealed entries have no write bits.
+    /// Locked: sealed entries have no write bits and, as far as it was set, the immutable flag.
     Sealed,
     /// Unlocked: the originals' modes.
     Original,
@@ -58,7 +60,10 @@ impl BaselineRecord {
     /// What should be on disk.
     #[must_use]
     pub fn expected(&self, expect: Expect) -> Entry {
-        if self.sealed && expect == Expect::Sealed { sealed(&self.entry) } else { self.entry.clone() }
+        match expect {
+            Expect::Sealed => sealed(&self.entry, self.sealed),
+            Expect::Original => self.entry.clone(),
+        }
     }
 
     /// How `observed` differs from what should be on disk; empty when it does not.
@@ -88,16 +93,51 @@ impl BaselineRecord {
                 )
             });
         }
-        // A mode that lost its seal and nothing else is the seal weakened.
-        if self.sealed
-            && expect == Expect::Sealed
-            && found.contains(&Change::Mode)
-            && let Observed::Present(now) = observed
-            && now.mode & 0o222 != 0
-        {
+        if expect == Expect::Sealed && self.is_weakened(observed) {
             found.push(Change::Seal);
         }
         found
+    }
+
+    /// Has it lost what sealing gave it? Said of the inode that was sealed and of one that
+    /// stands in its place.
+    fn is_weakened(&self, observed: &Observed) -> bool {
+        let (Observed::Present(now) | Observed::Unreadable { entry: Some(now), .. }) = observed else {
+            return false;
+        };
+        let widened = self.sealed.is_some() && now.mode & 0o222 != 0;
+        let lifted = self.sealed == Seal::Immutable && now.flags & IMMUTABLE == 0;
+        widened || lifted
+    }
+}
+
+/// [`BaselineRecord::sealed`]: false, or how far.
+mod sealed_json {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Seal;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read {
+        Plain(bool),
+        Named(Seal),
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(seal: &Seal, s: S) -> Result<S::Ok, S::Error> {
+        match seal {
+            Seal::None => s.serialize_bool(false),
+            seal => seal.serialize(s),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Seal, D::Error> {
+        Ok(match Read::deserialize(d)? {
+            Read::Plain(false) => Seal::None,
+            Read::Plain(true) => Seal::ReadOnly,
+            Read::Named(seal) => seal,
+        })
     }
 }
 
@@ -236,7 +276,7 @@ mod tests {
         BaselineRecord {
             path: RelPath::from_text("a").unwrap(),
             role: Role::Protected,
-            sealed: true,
+            sealed: Seal::ReadOnly,
             skip: None,
             entry: file(),
         }
@@ -245,7 +285,7 @@ mod tests {
     #[test]
     fn a_sealed_entry_is_expected_without_write_bits() {
         let r = record();
-        let on_disk = Observed::Present(sealed(&r.entry));
+        let on_disk = Observed::Present(sealed(&r.entry, Seal::ReadOnly));
         assert_eq!(r.differences(&on_disk, Expect::Sealed), []);
         assert_eq!(r.differences(&on_disk, Expect::Original), [Change::Mode]);
         let widened = Observed::Present(r.entry.clone());
@@ -256,7 +296,7 @@ mod tests {
     fn what_was_never_readable_is_compared_by_metadata() {
         let mut r = record();
         r.entry.sha256 = None;
-        r.sealed = false;
+        r.sealed = Seal::None;
         let now = r.entry.clone();
         let unread = |entry| Observed::Unreadable { entry: Some(entry), why: "open: EACCES".into() };
         assert_eq!(r.differences(&unread(now.clone()), Expect::Sealed), []);
@@ -267,7 +307,7 @@ mod tests {
     fn a_writable_top_keeps_identity_only() {
         let mut r = record();
         r.role = Role::WritableTop;
-        r.sealed = false;
+        r.sealed = Seal::None;
         let mut now = r.entry.clone();
         now.xattrs.clear();
         now.nlink = 9;
@@ -277,11 +317,29 @@ mod tests {
     }
 
     #[test]
+    fn a_lifted_flag_is_the_seal_weakened() {
+        let r = BaselineRecord { sealed: Seal::Immutable, ..record() };
+        let on_disk = sealed(&r.entry, Seal::Immutable);
+        assert_eq!(r.differences(&Observed::Present(on_disk.clone()), Expect::Sealed), []);
+        let lifted = Observed::Present(Entry { flags: 0, ..on_disk.clone() });
+        assert_eq!(r.differences(&lifted, Expect::Sealed), [Change::Flags, Change::Seal]);
+        let appending = Observed::Present(Entry { flags: IMMUTABLE | 0x20, ..on_disk });
+        assert_eq!(r.differences(&appending, Expect::Sealed), [Change::Flags]);
+    }
+
+    #[test]
     fn json_of_a_record_is_flat() {
         let text = serde_json::to_string(&record()).unwrap();
-        assert!(
-            text.starts_with(r#"{"path":"a","role":"protected","sealed":true,"type":"file","mode":"0644""#)
-        );
+        assert!(text.starts_with(
+            r#"{"path":"a","role":"protected","sealed":"read-only","type":"file","mode":"0644""#
+        ));
         assert_eq!(serde_json::from_str::<BaselineRecord>(&text).unwrap(), record());
+        for (old, seal) in
+            [("true", Seal::ReadOnly), ("false", Seal::None), (r#""immutable""#, Seal::Immutable)]
+        {
+            let text = text.replace(r#""read-only""#, old);
+            assert_eq!(serde_json::from_str::<BaselineRecord>(&text).unwrap().sealed, seal);
+        }
+        assert!(serde_json::from_str::<BaselineRecord>(&text.replace("read-only", "soft")).is_err());
     }
 }

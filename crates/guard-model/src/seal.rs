@@ -28,7 +28,15 @@ impl fmt::Display for Seal {
     }
 }
 
-/// Why an entry is left unsealed.
+impl Seal {
+    /// Is anything done at all?
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Self::None
+    }
+}
+
+/// Why an entry is left unsealed, or sealed one step less than asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Skip {
@@ -42,6 +50,10 @@ pub enum Skip {
     HoldsWritable,
     /// The file belongs to somebody else and this daemon may not change its mode.
     NotPermitted,
+    /// Its mode is sealed; its file system has no immutable flag.
+    NoFlag,
+    /// Its mode is sealed; this daemon may not set the immutable flag (`CAP_LINUX_IMMUTABLE`).
+    FlagNotPermitted,
 }
 
 impl fmt::Display for Skip {
@@ -52,27 +64,64 @@ impl fmt::Display for Skip {
             Self::HardLinkOutside => "hard link to outside the root",
             Self::HoldsWritable => "directory holds ignored or writable entries",
             Self::NotPermitted => "not permitted to change its mode",
+            Self::NoFlag => "read-only: its file system has no immutable flag",
+            Self::FlagNotPermitted => "read-only: not permitted to set the immutable flag",
         })
     }
 }
 
-/// The mode that a sealed entry has on disk: the original without write bits.
-#[must_use]
-pub fn sealed_mode(original: u32) -> u32 {
+/// `FS_IMMUTABLE_FL` (`chattr +i`): nothing may change.
+pub const IMMUTABLE: u32 = 0x10;
+/// `FS_APPEND_FL` (`chattr +a`): may only grow.
+pub const APPEND: u32 = 0x20;
+/// The inode flags that keep even root from changing an entry: those that a seal sets or lifts.
+pub const BINDING: u32 = IMMUTABLE | APPEND;
+
+/// What a seal changes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Permission bits (`& 0o7777`).
+    pub mode: u32,
+    /// The flags of [`BINDING`] that it has.
+    pub flags: u32,
+}
+
+impl Marks {
+    /// Those of an entry.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        Self { mode: entry.mode & 0o7777, flags: entry.flags & BINDING }
+    }
+
+    /// What they are under a seal: without write bits and, where it is
+    /// [`Seal::Immutable`], with that flag. A flag that was there before stays.
+    #[must_use]
+    pub fn under(self, seal: Seal) -> Self {
+        match seal {
+            Seal::None => self,
+            Seal::ReadOnly => Self { mode: sealed_mode(self.mode), ..self },
+            Seal::Immutable => Self { mode: sealed_mode(self.mode), flags: self.flags | IMMUTABLE },
+        }
+    }
+}
+
+fn sealed_mode(original: u32) -> u32 {
     original & !0o222
 }
 
-/// `original` as it is expected on disk once sealed read-only: without write
-/// bits in the mode and, where there is one, in the access ACL, exactly as
-/// `chmod` makes it (acl(5): chmod changes the owner's entry, the mask or else
-/// the group's entry, and the others' entry).
+/// `original` as it is expected on disk once it is sealed like this: its [`Marks`], and where
+/// there is an access ACL, that one exactly as `chmod` makes it (acl(5): chmod changes the owner's
+/// entry, the mask or else the group's entry, and the others' entry).
+/// Only files and directories can be sealed; anything else stays.
 #[must_use]
-pub fn sealed(original: &Entry) -> Entry {
+pub fn sealed(original: &Entry, seal: Seal) -> Entry {
     let mut e = original.clone();
-    if !matches!(e.kind, Kind::File | Kind::Directory) {
+    if !matches!(e.kind, Kind::File | Kind::Directory) || seal == Seal::None {
         return e;
     }
-    e.mode = sealed_mode(e.mode);
+    let marks = Marks::of(&e).under(seal);
+    e.mode = marks.mode;
+    e.flags |= marks.flags;
     for (name, value) in &mut e.xattrs {
         if name == b"system.posix_acl_access" {
             drop_acl_write(value);
@@ -124,8 +173,20 @@ mod tests {
 
     #[test]
     fn keeps_setuid_setgid_sticky() {
-        assert_eq!(sealed_mode(0o6755), 0o6555);
-        assert_eq!(sealed_mode(0o1777), 0o1555);
+        let under = |mode| Marks { mode, flags: 0 }.under(Seal::ReadOnly).mode;
+        assert_eq!(under(0o6755), 0o6555);
+        assert_eq!(under(0o1777), 0o1555);
+    }
+
+    #[test]
+    fn flags_found_stay_and_the_immutable_one_is_added() {
+        let mut e = file();
+        e.flags = APPEND | 0x40;
+        let how = |seal| (sealed(&e, seal).mode, sealed(&e, seal).flags);
+        assert_eq!(how(Seal::None), (0o644, APPEND | 0x40));
+        assert_eq!(how(Seal::ReadOnly), (0o444, APPEND | 0x40));
+        assert_eq!(how(Seal::Immutable), (0o444, IMMUTABLE | APPEND | 0x40));
+        assert_eq!(Marks::of(&e), Marks { mode: 0o644, flags: APPEND });
     }
 
     #[test]
@@ -133,9 +194,12 @@ mod tests {
         let mut e = file();
         let name = b"system.posix_acl_access".to_vec();
         e.xattrs = vec![(name.clone(), acl(&[(1, 6), (2, 6), (4, 6), (0x10, 7), (0x20, 6)]))];
-        assert_eq!(sealed(&e).xattrs[0].1, acl(&[(1, 4), (2, 6), (4, 6), (0x10, 5), (0x20, 4)]));
+        assert_eq!(
+            sealed(&e, Seal::ReadOnly).xattrs[0].1,
+            acl(&[(1, 4), (2, 6), (4, 6), (0x10, 5), (0x20, 4)])
+        );
         e.xattrs = vec![(name, acl(&[(1, 6), (4, 6), (0x20, 6)]))];
-        assert_eq!(sealed(&e).xattrs[0].1, acl(&[(1, 4), (4, 4), (0x20, 4)]));
+        assert_eq!(sealed(&e, Seal::ReadOnly).xattrs[0].1, acl(&[(1, 4), (4, 4), (0x20, 4)]));
     }
 
     #[test]
@@ -143,6 +207,6 @@ mod tests {
         let mut e = file();
         e.kind = Kind::Symlink;
         e.mode = 0o777;
-        assert_eq!(sealed(&e), e);
+        assert_eq!(sealed(&e, Seal::Immutable), e);
     }
 }

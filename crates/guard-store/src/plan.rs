@@ -11,6 +11,7 @@ use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use guard_model::seal::Marks;
 use guard_model::{Digest, RelPath, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -26,12 +27,12 @@ const MAX_LINE: u64 = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanKind {
-    /// Taking write bits away.
+    /// Taking write bits away and setting flags.
     Lock,
-    /// Giving the original modes back.
+    /// Giving the original modes and flags back.
     Unlock,
     /// Giving files with names outside the root an inode of their own. Steps come in pairs: the file,
-    /// and the temporary name beside it where its copy is made. No mode changes.
+    /// and the temporary name beside it where its copy is made. No mode or flag changes.
     BreakLinks,
 }
 
@@ -69,6 +70,39 @@ pub struct PlanStep {
     /// Permission bits to be set.
     #[serde(with = "guard_model::entry::octal")]
     pub mode_after: u32,
+    /// Those of the flags in [`guard_model::seal::BINDING`] that were found.
+    #[serde(default)]
+    pub flags_before: u32,
+    /// Those that it is to have.
+    #[serde(default)]
+    pub flags_after: u32,
+}
+
+impl PlanStep {
+    /// A step from what the entry at `path` has to what it is to have.
+    #[must_use]
+    pub fn new(path: RelPath, identity: (u64, u64), before: Marks, after: Marks) -> Self {
+        Self {
+            path,
+            identity,
+            mode_before: before.mode,
+            mode_after: after.mode,
+            flags_before: before.flags,
+            flags_after: after.flags,
+        }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn before(&self) -> Marks {
+        Marks { mode: self.mode_before, flags: self.flags_before }
+    }
+
+    /// What is to be set.
+    #[must_use]
+    pub fn after(&self) -> Marks {
+        Marks { mode: self.mode_after, flags: self.flags_after }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

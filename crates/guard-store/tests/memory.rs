@@ -25,7 +25,7 @@ fn record(i: u64) -> BaselineRecord {
     BaselineRecord {
         path: RelPath::from_bytes(path.as_bytes()).unwrap(),
         role: Role::Protected,
-        sealed: true,
+        sealed: Seal::ReadOnly,
         skip: None,
         entry: Entry {
             kind: Kind::File,

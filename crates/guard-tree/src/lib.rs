@@ -1,8 +1,8 @@
-//! Hands on a protected tree: walk, observe, hash, set modes.
+//! Hands on a protected tree: walk, observe, hash, set modes and flags.
 //!
 //! Everything starts from a [`Root`], a handle on an environment's top
 //! directory. [`Root::observe`] looks at one path, [`scan()`] at all of them, and
-//! [`Root::set_mode`] and [`Root::give_own_inode`] are what changes something here.
+//! [`Root::set_marks`] and [`Root::give_own_inode`] are what changes something here.
 //!
 //! Architecture invariant: nothing here ever leaves its root. Paths are resolved
 //! beneath the root's handle without following a single symbolic link, so that a
@@ -14,7 +14,7 @@
 mod error;
 mod links;
 mod literals;
-mod mode;
+mod marks;
 mod observe;
 mod pace;
 mod passage;
@@ -27,7 +27,7 @@ mod walk;
 
 pub use error::TreeError;
 pub use links::LinkCounts;
-pub use mode::ModeSet;
+pub use marks::{MarksSet, WhyNoFlags};
 pub use observe::Content;
 pub use pace::Pace;
 pub use relink::{Leftover, LinkedName};

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use guard_model::{Entry, Kind, Observed, RelPath};
-use guard_tree::{Content, ModeSet, Root, ScanContent, TreeError};
+use guard_tree::{Content, MarksSet, Root, ScanContent, TreeError};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{CWD, FileType, Mode, mkdirat, mknodat};
 use support::*;
@@ -73,8 +73,8 @@ fn special_files_and_link_targets_are_never_opened() {
         }
         for name in ["fifo", "socket", "device", "link", "link_to_fifo"] {
             assert!(!matches!(root.observe(&rel(name), Content::Read), Observed::Unreadable { .. }));
-            let set = root.set_mode(&rel(name), (0, 0), 0o400).unwrap();
-            assert!(matches!(set, ModeSet::Replaced | ModeSet::Vanished));
+            let set = root.set_marks(&rel(name), (0, 0), plain(0o400)).unwrap();
+            assert!(matches!(set, MarksSet::Replaced | MarksSet::Vanished));
         }
     }
     assert!(!openings.any());
@@ -135,8 +135,8 @@ fn deeper_than_any_path_reaches() {
         assert!(entry.sha256.is_some());
         assert_eq!(root.observe(&path, Content::Read), Observed::Present(entry.clone()));
         let mode = if entry.mode == 0o400 { 0o600 } else { 0o400 };
-        let set = root.set_mode(&path, (entry.dev, entry.ino), mode).unwrap();
-        assert_eq!(set, ModeSet::Done);
+        let set = root.set_marks(&path, (entry.dev, entry.ino), plain(mode)).unwrap();
+        assert_eq!(set, MarksSet::Done);
         assert_eq!(root.observe_dir(&path.parent().unwrap()).unwrap(), [(b"f"[..].into(), Kind::File)]);
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use guard_model::{Digest, Entry, Kind, Observed, RelPath};
 use guard_sys::open::Resolver;
-use guard_tree::{Content, ModeSet, Root, ScanContent};
+use guard_tree::{Content, MarksSet, Root, ScanContent};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest as _, Sha256};
 use support::*;
@@ -143,15 +143,15 @@ fn modes_outside_stay() {
                 let Observed::Present(now) = root.observe(&rel(path), Content::Skip) else { continue };
                 check.entry(path, &now);
                 let mode = now.mode ^ 0o020;
-                let set = root.set_mode(&rel(path), (now.dev, now.ino), mode).unwrap();
+                let set = root.set_marks(&rel(path), (now.dev, now.ino), plain(mode)).unwrap();
                 if now.kind == Kind::Symlink {
                     // Perhaps the link's inode is at the other name now; a link is never changed.
-                    assert!(matches!(set, ModeSet::Replaced | ModeSet::Vanished), "{path} {set:?}");
+                    assert!(matches!(set, MarksSet::Replaced | MarksSet::Vanished), "{path} {set:?}");
                 }
                 // Even somebody who is told the identity of what is outside does not reach it.
                 for ino in &check.outside {
-                    let set = root.set_mode(&rel(path), (now.dev, *ino), 0o777).unwrap();
-                    assert!(matches!(set, ModeSet::Replaced | ModeSet::Vanished), "{path} {set:?}");
+                    let set = root.set_marks(&rel(path), (now.dev, *ino), plain(0o777)).unwrap();
+                    assert!(matches!(set, MarksSet::Replaced | MarksSet::Vanished), "{path} {set:?}");
                 }
             }
         });

@@ -7,7 +7,7 @@
 
 use guard_model::baseline::{BaselineRecord, Role};
 use guard_model::seal::Skip;
-use guard_model::{Digest, Entry, Kind, RelPath, Stamp};
+use guard_model::{Digest, Entry, Kind, RelPath, Seal, Stamp};
 
 /// What is wrong with encoded bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +123,15 @@ const KINDS: [Kind; 7] = [
     Kind::BlockDevice,
 ];
 const ROLES: [Role; 4] = [Role::Protected, Role::Sensitive, Role::WritableTop, Role::Passage];
-const SKIPS: [Skip; 5] =
-    [Skip::Symlink, Skip::Special, Skip::HardLinkOutside, Skip::HoldsWritable, Skip::NotPermitted];
+const SKIPS: [Skip; 7] = [
+    Skip::Symlink,
+    Skip::Special,
+    Skip::HardLinkOutside,
+    Skip::HoldsWritable,
+    Skip::NotPermitted,
+    Skip::NoFlag,
+    Skip::FlagNotPermitted,
+];
 
 const SEALED: u8 = 1;
 const HAS_SKIP: u8 = 2;
@@ -133,6 +140,8 @@ const HAS_XATTRS: u8 = 8;
 const HAS_SHA256: u8 = 16;
 const HAS_RDEV: u8 = 32;
 const HAS_FLAGS: u8 = 64;
+/// Beside [`SEALED`]: with the immutable flag, too.
+const IMMUTABLE: u8 = 128;
 
 fn index_in<T: PartialEq>(list: &[T], item: &T) -> u8 {
     list.iter().position(|x| x == item).map_or(u8::MAX, |i| u8::try_from(i).unwrap_or(u8::MAX))
@@ -147,7 +156,8 @@ pub(super) fn put_body(out: &mut Vec<u8>, record: &BaselineRecord) {
     let e = &record.entry;
     let mut has = 0;
     let mut note = |condition: bool, bit: u8| has |= if condition { bit } else { 0 };
-    note(record.sealed, SEALED);
+    note(record.sealed.is_some(), SEALED);
+    note(record.sealed == Seal::Immutable, IMMUTABLE);
     note(record.skip.is_some(), HAS_SKIP);
     note(e.target.is_some(), HAS_TARGET);
     note(!e.xattrs.is_empty(), HAS_XATTRS);
@@ -220,7 +230,12 @@ pub(super) fn record(key: Key<'_>, body: &[u8]) -> Decoded<BaselineRecord> {
     Ok(BaselineRecord {
         path: path_of(key)?,
         role: item_of(&ROLES, kinds >> 4, "an unknown role")?,
-        sealed: has & SEALED != 0,
+        sealed: match has & (SEALED | IMMUTABLE) {
+            0 => Seal::None,
+            SEALED => Seal::ReadOnly,
+            _ if has & SEALED != 0 => Seal::Immutable,
+            _ => return Err(Malformed("an immutable flag without a seal")),
+        },
         skip,
         entry: Entry {
             kind: item_of(&KINDS, kinds & 0xf, "an unknown type")?,
@@ -247,6 +262,8 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SEALS: [Seal; 3] = [Seal::None, Seal::ReadOnly, Seal::Immutable];
+
     fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 0..most)
     }
@@ -271,7 +288,7 @@ pub(super) mod tests {
 
     prop_compose! {
         pub(in super::super) fn records()(path in path(), entry in numbers(), kind in 0..KINDS.len(),
-                role in 0..ROLES.len(), sealed in any::<bool>(), skip in prop::option::of(0..SKIPS.len()),
+                role in 0..ROLES.len(), seal in 0..SEALS.len(), skip in prop::option::of(0..SKIPS.len()),
                 target in prop::option::of(bytes(40)), plain in any::<bool>(),
                 xattrs in prop::collection::vec((bytes(10), bytes(60)), 0..4),
                 sha256 in prop::option::of(any::<[u8; 32]>())) -> BaselineRecord {
@@ -279,7 +296,7 @@ pub(super) mod tests {
             if plain {
                 (entry.rdev, entry.flags) = (0, 0);
             }
-            BaselineRecord { path, role: ROLES[role], sealed, skip: skip.map(|s| SKIPS[s]), entry }
+            BaselineRecord { path, role: ROLES[role], sealed: SEALS[seal], skip: skip.map(|s| SKIPS[s]), entry }
         }
     }
 
@@ -326,6 +343,21 @@ pub(super) mod tests {
             prop_assert_eq!(input.number(), Ok(n));
             prop_assert!(input.is_empty() && out.len() <= 10);
         }
+    }
+
+    /// Bodies as they were written before there was the immutable flag.
+    #[test]
+    fn old_bodies_say_read_only_or_not_sealed() {
+        let body = |has: u8| {
+            let mut body = vec![has, 0, 0xa4, 3, 0, 0, 3];
+            body.extend([2, 5, 4, 6, 1, 10, 1]);
+            body
+        };
+        let seal = |has| record((b"", b"f"), &body(has)).map(|r| (r.sealed, r.entry.mode, r.entry.ino));
+        assert_eq!(seal(0), Ok((Seal::None, 0o644, 10)));
+        assert_eq!(seal(SEALED), Ok((Seal::ReadOnly, 0o644, 10)));
+        assert_eq!(seal(SEALED | IMMUTABLE), Ok((Seal::Immutable, 0o644, 10)));
+        assert!(seal(IMMUTABLE).is_err());
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use guard_model::baseline::{BaselineRecord, Role};
 use guard_model::ledger::Event;
-use guard_model::{Entry, Kind, RelPath, Stamp, Timestamp};
+use guard_model::seal::Marks;
+use guard_model::{Entry, Kind, RelPath, Seal, Stamp, Timestamp};
 use guard_store::{BaselineWriter, Plan, PlanHeader, PlanKind, PlanStep, lock_file};
 
 use crate::support::{Fixture, bash, digest, draft, lock_content, locked, opened_alert, stopped};
@@ -47,12 +48,9 @@ impl Documented {
         let mut steps = Vec::new();
         for (name, mode) in TREE {
             let record = make(&root, name, mode);
-            steps.push(PlanStep {
-                path: record.path.clone(),
-                identity: (record.entry.dev, record.entry.ino),
-                mode_before: mode,
-                mode_after: mode & !0o222,
-            });
+            let identity = (record.entry.dev, record.entry.ino);
+            let marks = Marks::of(&record.entry);
+            steps.push(PlanStep::new(record.path.clone(), identity, marks, marks.under(record.sealed)));
             writer.push(&record).unwrap();
         }
         let committed = writer.finish(draft(), &f.key).unwrap();
@@ -120,7 +118,7 @@ fn make(root: &Path, name: &[u8], mode: u32) -> BaselineRecord {
     BaselineRecord {
         path: RelPath::from_bytes(directory.unwrap_or(name)).unwrap(),
         role: Role::Protected,
-        sealed: true,
+        sealed: Seal::ReadOnly,
         skip: None,
         entry: Entry {
             kind,

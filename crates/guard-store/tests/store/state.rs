@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use guard_model::{RelPath, Timestamp};
+use guard_model::seal::Marks;
+use guard_model::{RelPath, Seal, Timestamp};
 use guard_store::{Plan, PlanHeader, PlanKind, PlanStep, StateDir, StoreError};
 
 use crate::support::{Fixture, bash};
@@ -104,12 +105,17 @@ fn header() -> PlanHeader {
 }
 
 fn step(path: &[u8], mode_before: u32) -> PlanStep {
-    PlanStep {
-        path: RelPath::from_bytes(path).unwrap(),
-        identity: (64768, 17),
-        mode_before,
-        mode_after: mode_before & !0o222,
-    }
+    let marks = Marks { mode: mode_before, flags: 0x20 };
+    PlanStep::new(RelPath::from_bytes(path).unwrap(), (64768, 17), marks, marks.under(Seal::Immutable))
+}
+
+#[test]
+fn a_step_from_before_there_were_flags_is_read() {
+    let old = r#"{"path":"a","identity":[64768,17],"mode_before":"0644","mode_after":"0444"}"#;
+    let marks = Marks { mode: 0o644, flags: 0 };
+    let step =
+        PlanStep::new(RelPath::from_bytes(b"a").unwrap(), (64768, 17), marks, marks.under(Seal::ReadOnly));
+    assert_eq!(serde_json::from_str::<PlanStep>(old).unwrap(), step);
 }
 
 #[test]

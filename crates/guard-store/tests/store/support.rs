@@ -131,7 +131,7 @@ pub(crate) fn record(path: &[u8], content: &[u8]) -> BaselineRecord {
     BaselineRecord {
         path: RelPath::from_bytes(path).unwrap(),
         role: Role::Protected,
-        sealed: true,
+        sealed: Seal::ReadOnly,
         skip: None,
         entry: file(content),
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use guard_model::baseline::Role;
 use guard_model::policy::PatternText;
+use guard_model::seal::Marks;
 use guard_model::{Class, Digest, Entry, Kind, Observed, Policy, RelPath, Stamp};
 use guard_sys::open::Resolver;
 use guard_tree::{Progress, Root, ScanContent, ScanOptions, ScanReport, TreeError, Visitor, scan};
@@ -104,6 +105,11 @@ impl Outcome {
 
 pub(crate) fn rel(text: &str) -> RelPath {
     RelPath::from_bytes(text.as_bytes()).unwrap()
+}
+
+/// A mode without flags.
+pub(crate) fn plain(mode: u32) -> Marks {
+    Marks { mode, flags: 0 }
 }
 
 pub(crate) fn policy(protect: &[&str], ignore: &[&str], writable: &[&str], sensitive: &[&str]) -> Policy {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::ledger::{Event, Record};
-use guard_model::seal::{sealed, sealed_mode};
+use guard_model::seal::{Marks, sealed};
 use guard_model::{Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
 use guard_store::{BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
-use guard_tree::{Content, ModeSet, Root};
+use guard_tree::{Content, MarksSet, Root};
 
 use super::{OperationError, Phase, Work, lock, now};
 use crate::comparer::Expectation;
@@ -66,7 +66,8 @@ impl AcceptTask {
                 (Some(shown), Observed::Present(entry)) if same(shown, &entry) => {
                     let class = self.policy.classify(path, entry.kind == Kind::Directory);
                     let role = if class.is_sensitive() { Role::Sensitive } else { Role::Protected };
-                    let fresh = BaselineRecord { path: path.clone(), role, sealed: false, skip: None, entry };
+                    let fresh =
+                        BaselineRecord { path: path.clone(), role, sealed: Seal::None, skip: None, entry };
                     let record = match self.expectation.baseline.get(path)? {
                         Some(old) => keep_original(&old, fresh),
                         None => fresh,
@@ -85,7 +86,7 @@ impl AcceptTask {
             return Vec::new();
         }
         let sealable = |r: &&BaselineRecord| {
-            !r.sealed
+            r.sealed == Seal::None
                 && matches!(r.role, Role::Protected | Role::Sensitive)
                 && r.entry.kind == Kind::File
                 && r.entry.nlink == 1
@@ -94,11 +95,10 @@ impl AcceptTask {
             .values()
             .flatten()
             .filter(sealable)
-            .map(|r| PlanStep {
-                path: r.path.clone(),
-                identity: (self.expectation.device.on_disk(r.entry.dev), r.entry.ino),
-                mode_before: r.entry.mode,
-                mode_after: sealed_mode(r.entry.mode),
+            .map(|r| {
+                let identity = (self.expectation.device.on_disk(r.entry.dev), r.entry.ino);
+                let marks = Marks::of(&r.entry);
+                PlanStep::new(r.path.clone(), identity, marks, marks.under(Seal::ReadOnly))
             })
             .collect()
     }
@@ -109,10 +109,10 @@ impl AcceptTask {
         steps: &[PlanStep],
     ) -> Result<AcceptDone, OperationError> {
         for step in steps {
-            let set = self.root.set_mode(&step.path, step.identity, step.mode_after)?;
+            let set = self.root.set_marks(&step.path, step.identity, step.after())?;
             let Some(Some(record)) = accepted.get_mut(&step.path) else { continue };
-            if matches!(set, ModeSet::Done | ModeSet::Already) {
-                record.sealed = true;
+            if matches!(set, MarksSet::Done | MarksSet::Already) {
+                record.sealed = Seal::ReadOnly;
                 if let Observed::Present(now) = self.root.observe(&step.path, Content::Skip) {
                     record.entry.ctime = now.ctime;
                 }
@@ -181,9 +181,9 @@ impl AcceptTask {
 /// the old record says, not the sealed mode.
 fn keep_original(old: &BaselineRecord, mut fresh: BaselineRecord) -> BaselineRecord {
     fresh.role = old.role;
-    let under_seal = sealed(&old.entry);
-    if old.sealed && fresh.entry.kind == old.entry.kind && fresh.entry.mode == under_seal.mode {
-        fresh.sealed = true;
+    let under_seal = sealed(&old.entry, old.sealed);
+    if old.sealed.is_some() && fresh.entry.kind == old.entry.kind && fresh.entry.mode == under_seal.mode {
+        fresh.sealed = old.sealed;
         fresh.entry.mode = old.entry.mode;
         if fresh.entry.xattrs == under_seal.xattrs {
             fresh.entry.xattrs.clone_from(&old.entry.xattrs);

@@ -42,16 +42,16 @@ impl LockTask {
         let mut files = Vec::new();
         let mut steps = Vec::new();
         for (identity, paths) in linked {
-            let mode = paths.first().and_then(|p| survey.originals.get(p)).map_or(0, |o| o.mode);
+            let Some(marks) = paths.first().and_then(|p| survey.originals.get(p)).map(|o| o.marks) else {
+                continue;
+            };
             let mut names = Vec::new();
             for path in paths {
                 let name = LinkedName::new(path)?;
-                steps.extend([&name.path, &name.temporary].map(|path| PlanStep {
-                    path: path.clone(),
-                    identity,
-                    mode_before: mode,
-                    mode_after: mode,
-                }));
+                steps.extend(
+                    [&name.path, &name.temporary]
+                        .map(|path| PlanStep::new(path.clone(), identity, marks, marks)),
+                );
                 names.push(name);
             }
             files.push((identity, names));

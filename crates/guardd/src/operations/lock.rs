@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guard_model::baseline::{BaselineRecord, Role, Totals};
 use guard_model::ledger::{Event, Record, WindowEnd};
 use guard_model::path::escape;
-use guard_model::seal::{Skip, sealed_mode};
+use guard_model::seal::{Marks, Skip};
 use guard_model::state::Window;
 use guard_model::{Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
 use guard_store::{
     Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
 };
-use guard_tree::{ModeSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor};
+use guard_tree::{MarksSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor};
 
 use super::open_writers::{OnOpenWriters, Told};
 use super::survey::{Survey, Surveyor, is_sealable};
@@ -140,7 +140,7 @@ impl LockTask {
         let mut refused = HashSet::new();
         for step in steps {
             self.work.check_cancelled()?;
-            if self.root.set_mode(&step.path, step.identity, step.mode_after)? == ModeSet::NotPermitted {
+            if self.root.set_marks(&step.path, step.identity, step.after())? == MarksSet::NotPermitted {
                 refused.insert(step.path.clone());
             }
             self.work.step();
@@ -299,7 +299,7 @@ impl EndedWindow {
 pub(crate) fn undo(ward: &Ward, root: &Root, steps: &[PlanStep]) -> Result<u64, OperationError> {
     let mut undone = 0;
     for step in steps {
-        if root.set_mode(&step.path, step.identity, step.mode_before)? == ModeSet::Done {
+        if root.set_marks(&step.path, step.identity, step.before())? == MarksSet::Done {
             undone += 1;
         }
     }
@@ -334,7 +334,7 @@ impl Recorder<'_> {
     fn record(&self, path: RelPath, role: Role, mut entry: Entry) -> BaselineRecord {
         let record = |sealed, skip, entry| BaselineRecord { path: path.clone(), role, sealed, skip, entry };
         if self.seal == Seal::None || !is_sealable(role) {
-            return record(false, None, entry);
+            return record(Seal::None, None, entry);
         }
         match self.survey.originals.get(&path) {
             Some(original) if original.identity == (entry.dev, entry.ino) => {
@@ -342,17 +342,17 @@ impl Recorder<'_> {
                     .survey
                     .skip(&path, original)
                     .or_else(|| self.refused.contains(&path).then_some(Skip::NotPermitted));
-                if skip.is_none() && entry.mode == sealed_mode(original.mode) {
-                    entry.mode = original.mode;
+                if skip.is_none() && Marks::of(&entry) == original.marks.under(Seal::ReadOnly) {
+                    entry.mode = original.marks.mode;
                     if let Some(xattrs) = &original.xattrs {
                         entry.xattrs.clone_from(xattrs);
                     }
-                    return record(true, None, entry);
+                    return record(Seal::ReadOnly, None, entry);
                 }
-                record(false, skip, entry)
+                record(Seal::None, skip, entry)
             }
             // It came while the tree was being sealed; the next lock seals it.
-            _ => record(false, None, entry),
+            _ => record(Seal::None, None, entry),
         }
     }
 }

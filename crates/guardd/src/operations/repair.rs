@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use guard_store::Baseline;
-use guard_tree::{ModeSet, Root};
+use guard_tree::{MarksSet, Root};
 
 use super::{OperationError, Phase, Work, unlock};
 use crate::comparer::DeviceMap;
@@ -21,7 +21,7 @@ pub(crate) fn repair(
     let mut repaired = 0;
     for step in steps {
         work.check_cancelled()?;
-        if root.set_mode(&step.path, step.identity, step.mode_before)? == ModeSet::Done {
+        if root.set_marks(&step.path, step.identity, step.before())? == MarksSet::Done {
             repaired += 1;
         }
         work.step();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use guard_model::baseline::Role;
-use guard_model::seal::{Skip, sealed, sealed_mode};
+use guard_model::seal::{Marks, Skip, sealed};
 use guard_model::{Class, Entry, Kind, Observed, RelPath, Seal};
 use guard_store::PlanStep;
 use guard_tree::Visitor;
@@ -15,7 +15,7 @@ use super::lock::OutsideLinks;
 pub(super) struct Original {
     pub(super) kind: Kind,
     pub(super) identity: (u64, u64),
-    pub(super) mode: u32,
+    pub(super) marks: Marks,
     pub(super) nlink: u32,
     pub(super) role: Role,
     /// The xattrs, where sealing changes them (an access ACL).
@@ -61,13 +61,8 @@ impl Survey {
             .originals
             .iter()
             .filter(|(path, o)| is_sealable(o.role) && self.skip(path, o).is_none())
-            .filter(|(_, o)| sealed_mode(o.mode) != o.mode)
-            .map(|(path, o)| PlanStep {
-                path: path.clone(),
-                identity: o.identity,
-                mode_before: o.mode,
-                mode_after: sealed_mode(o.mode),
-            })
+            .map(|(path, o)| PlanStep::new(path.clone(), o.identity, o.marks, o.marks.under(Seal::ReadOnly)))
+            .filter(|step| step.before() != step.after())
             .collect();
         steps.sort_by(|a, b| a.path.cmp(&b.path));
         steps
@@ -114,8 +109,10 @@ impl Visitor for Surveyor {
         if e.nlink > 1 && e.kind != Kind::Directory {
             *survey.names_inside.entry(identity).or_default() += 1;
         }
-        let xattrs = (sealed(&e).xattrs != e.xattrs).then_some(e.xattrs);
-        let original = Original { kind: e.kind, identity, mode: e.mode, nlink: e.nlink, role, xattrs };
+        let marks = Marks::of(&e);
+        let changes_acl = sealed(&e, Seal::ReadOnly).xattrs != e.xattrs;
+        let xattrs = changes_acl.then_some(e.xattrs);
+        let original = Original { kind: e.kind, identity, marks, nlink: e.nlink, role, xattrs };
         survey.originals.insert(path, original);
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use guard_model::ledger::{Event, Record};
 use guard_model::path::escape;
-use guard_model::seal::sealed_mode;
+use guard_model::seal::Marks;
 use guard_store::{Baseline, Plan, PlanHeader, PlanKind, PlanStep};
-use guard_tree::{ModeSet, Root};
+use guard_tree::{MarksSet, Root};
 
 use super::{OperationError, Phase, Work, now};
 use crate::comparer::{DeviceMap, Expectation};
@@ -89,14 +89,11 @@ pub(crate) fn steps(baseline: &Baseline, device: DeviceMap) -> Result<Vec<PlanSt
     let mut steps = Vec::new();
     for record in baseline.iter() {
         let record = record?;
-        let before = sealed_mode(record.entry.mode);
-        if record.sealed && before != record.entry.mode {
-            steps.push(PlanStep {
-                path: record.path,
-                identity: (device.on_disk(record.entry.dev), record.entry.ino),
-                mode_before: before,
-                mode_after: record.entry.mode,
-            });
+        let original = Marks::of(&record.entry);
+        let sealed = original.under(record.sealed);
+        if sealed != original {
+            let identity = (device.on_disk(record.entry.dev), record.entry.ino);
+            steps.push(PlanStep::new(record.path, identity, sealed, original));
         }
     }
     Ok(steps)
@@ -107,11 +104,13 @@ pub(crate) fn steps(baseline: &Baseline, device: DeviceMap) -> Result<Vec<PlanSt
 pub(crate) fn give_back(root: &Root, steps: &[PlanStep], work: &Work) -> Result<Unsealed, OperationError> {
     let mut done = Unsealed::default();
     for step in steps {
-        match root.set_mode(&step.path, step.identity, step.mode_after)? {
-            ModeSet::Done | ModeSet::Already => done.restored += 1,
-            ModeSet::Vanished => done.left.push(format!("{}: is gone", step.path)),
-            ModeSet::Replaced => done.left.push(format!("{}: is another file than was locked", step.path)),
-            ModeSet::NotPermitted => done.left.push(format!("{}: not permitted", step.path)),
+        match root.set_marks(&step.path, step.identity, step.after())? {
+            MarksSet::Done | MarksSet::Already => done.restored += 1,
+            MarksSet::Vanished => done.left.push(format!("{}: is gone", step.path)),
+            MarksSet::Replaced => done.left.push(format!("{}: is another file than was locked", step.path)),
+            MarksSet::NotPermitted | MarksSet::NoFlags(_) => {
+                done.left.push(format!("{}: not permitted", step.path))
+            }
         }
         work.step();
     }

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod dir;
+pub mod entries;
 pub mod flags;
 pub mod journal;
 pub mod mounts;

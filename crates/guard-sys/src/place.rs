@@ -33,7 +33,7 @@ pub fn temporary_name() -> io::Result<String> {
     Ok(format!("{TEMPORARY}{:032x}", u128::from_ne_bytes(random)))
 }
 
-fn checked(name: &[u8]) -> io::Result<&[u8]> {
+pub(crate) fn checked(name: &[u8]) -> io::Result<&[u8]> {
     if name.contains(&b'/') || matches!(name, b"" | b"." | b"..") {
         Err(Errno::XDEV.into())
     } else {

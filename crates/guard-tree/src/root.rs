@@ -173,6 +173,16 @@ impl Root {
         self.resolver.open(self.fd.as_fd(), path.as_path(), how)
     }
 
+    /// How paths are resolved beneath a directory.
+    pub(crate) fn resolver(&self) -> Resolver {
+        self.resolver
+    }
+
+    /// The mount that it lies on, in the numbers of [`Stat::mount`].
+    pub(crate) fn mount(&self) -> u64 {
+        self.stat.mount
+    }
+
     /// The path for people; nothing is ever opened by it.
     pub(crate) fn absolute(&self, path: &RelPath) -> PathBuf {
         if path.is_root() { self.path.clone() } else { self.path.join(path.as_path()) }

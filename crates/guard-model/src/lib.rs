@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod backup;
 pub mod baseline;
 pub mod compare;
 pub mod entry;
@@ -15,11 +16,13 @@ pub mod finding;
 pub mod ledger;
 pub mod path;
 pub mod policy;
+pub mod retention;
 pub mod seal;
 pub mod state;
 pub mod time;
 
 pub use alert::{Alert, AlertStatus, Severity};
+pub use backup::{BackupEntry, BackupId, BackupKind};
 pub use compare::{Change, compare};
 pub use entry::{Digest, Entry, Kind, Observed, Stamp};
 pub use finding::{Actor, Confidence, Finding};

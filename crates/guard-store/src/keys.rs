@@ -20,8 +20,16 @@ pub const NAMESPACE_LOCK: &str = "guardd-lock";
 pub const NAMESPACE_BASELINE: &str = "guardd-baseline";
 /// Namespace of the signature in a ledger checkpoint.
 pub const NAMESPACE_LEDGER: &str = "guardd-ledger";
+/// Namespace of the signature over a backup's `manifest.json`.
+pub const NAMESPACE_BACKUP: &str = "guardd-backup";
 /// The signer's name in `allowed_signers` (`ssh-keygen -I`).
 pub const PRINCIPAL: &str = "guardd";
+
+const SIGNERS: &str = "allowed_signers";
+/// What the host key signs, as `allowed_signers` says it.
+const NAMESPACES: [&str; 4] = [NAMESPACE_LOCK, NAMESPACE_BASELINE, NAMESPACE_LEDGER, NAMESPACE_BACKUP];
+/// What it signed before there were backups: a file that says so is no drift.
+const EARLIER_NAMESPACES: [&str; 3] = [NAMESPACE_LOCK, NAMESPACE_BASELINE, NAMESPACE_LEDGER];
 
 const MAX_KEY_BYTES: u64 = 16 * 1024;
 
@@ -84,9 +92,14 @@ impl HostKey {
             Err(e) => return Err(e),
         };
         let host = Self { key: Arc::new(key), origin: KeyOrigin::Loaded };
-        let drifted = host.public_drift(state);
+        let signers = durable::read_small(&state.public().join(SIGNERS), MAX_KEY_BYTES).ok();
+        let was_earlier_form = signers == Some(host.signers(&EARLIER_NAMESPACES).into_bytes());
+        let mut drifted = host.public_drift(state);
         for &name in &drifted {
             durable::replace(&state.public(), name, 0o644, host.public_file(name).as_bytes())?;
+        }
+        if was_earlier_form {
+            drifted.retain(|name| *name != SIGNERS);
         }
         if origin == KeyOrigin::Loaded && !drifted.is_empty() {
             origin = KeyOrigin::PublicRepaired { files: drifted };
@@ -107,7 +120,7 @@ impl HostKey {
             durable::read_small(&state.public().join(name), MAX_KEY_BYTES).ok()
                 != Some(self.public_file(name).into_bytes())
         };
-        ["host.pub", "allowed_signers"].into_iter().filter(differs).collect()
+        ["host.pub", SIGNERS].into_iter().filter(differs).collect()
     }
 
     fn public_file(&self, name: &str) -> String {
@@ -115,10 +128,13 @@ impl HostKey {
         if name == "host.pub" {
             return format!("{public}\n");
         }
+        self.signers(&NAMESPACES)
+    }
+
+    fn signers(&self, namespaces: &[&str]) -> String {
+        let public = self.public_openssh();
         let bare = public.strip_suffix(" guardd").unwrap_or(&public);
-        format!(
-            "{PRINCIPAL} namespaces=\"{NAMESPACE_LOCK},{NAMESPACE_BASELINE},{NAMESPACE_LEDGER}\" {bare}\n"
-        )
+        format!("{PRINCIPAL} namespaces=\"{}\" {bare}\n", namespaces.join(","))
     }
 
     /// Signs `bytes`: the SSHSIG armour that `ssh-keygen -Y sign -n NAMESPACE` writes.

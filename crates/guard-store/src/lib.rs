@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod baseline;
 mod durable;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod plan;
 mod private_file;
 pub mod state_dir;
 
+pub use backup::{BackupDraft, BackupError, BackupKeys, Backups};
 pub use baseline::{Baseline, BaselineWriter, Committed, ManifestDraft};
 pub use error::StoreError;
 pub use index::{Index, RecordFilter};

@@ -86,6 +86,12 @@ impl StatePaths {
         Ok(self.baselines_of(environment)?.join(generation.to_string()))
     }
 
+    /// Backups of every environment that has them here, 0700.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.base.join("backups")
+    }
+
     /// Plans of operations that are under way, 0700.
     #[must_use]
     pub fn plans(&self) -> PathBuf {
@@ -116,7 +122,7 @@ impl StatePaths {
         self.base.join("daemon.lock")
     }
 
-    fn tree(&self) -> [(PathBuf, u32); 9] {
+    fn tree(&self) -> [(PathBuf, u32); 10] {
         [
             (self.base.clone(), 0o711),
             (self.locks(), 0o755),
@@ -124,6 +130,7 @@ impl StatePaths {
             (self.ledger(), 0o700),
             (self.keys(), 0o700),
             (self.baselines(), 0o700),
+            (self.backups(), 0o700),
             (self.plans(), 0o700),
             (self.quarantine(), 0o700),
             (self.sinks(), 0o700),

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking and says why it skips"
 )]
 
+mod backup;
 mod baseline;
 mod concurrency;
 mod documented;

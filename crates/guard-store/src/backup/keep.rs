@@ -1,0 +1,120 @@
+//! What stays and what goes: pins and pruning.
+
+use guard_model::retention::{self, Asked, Kept, Proof, Pruning};
+use guard_model::{BackupId, Timestamp};
+
+use super::error::BackupError;
+use super::store::Backups;
+use super::{PINNED, UNFINISHED};
+
+/// What pruning did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// The backups that are gone.
+    pub removed: Vec<BackupId>,
+    /// Packs that nothing needs any more, removed.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why nothing went though there are more than are to be kept.
+    pub held_back: Option<HeldBack>,
+}
+
+/// Why no backup may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// The newest has not been verified.
+    NewestNotVerified,
+    /// The newest says that it is older than another: the clock went back.
+    ClockWentBack,
+}
+
+impl std::fmt::Display for HeldBack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NewestNotVerified => "the newest backup has not been verified",
+            Self::ClockWentBack => "the clock went back: the newest backup is dated before an older one",
+        })
+    }
+}
+
+impl Backups {
+    /// Removes the backups that need not be kept: see [`retention::prune`]. A crash on the way
+    /// leaves whole backups and leftovers that the next start clears.
+    ///
+    /// # Errors
+    /// [`BackupError::Busy`], [`BackupError::Store`].
+    pub fn prune(&self, keep: u32, asked: Asked) -> Result<Pruned, BackupError> {
+        let _writing = self.begin_writing()?;
+        let proofs = self.proofs();
+        let listed = self.list()?;
+        let known = |backup: &super::Listed| {
+            let (at, proof) = match &backup.manifest {
+                Ok((manifest, _)) => {
+                    let dir = self.dir.existing(&backup.id.to_string());
+                    let proof = dir.map_or(Proof::Damaged, |d| proofs.of(manifest, &d, &self.packs));
+                    (manifest.at, proof)
+                }
+                Err(_) => (Timestamp(0), Proof::Damaged),
+            };
+            Kept { sequence: backup.id.sequence(), at, pinned: backup.pinned, proof }
+        };
+        let kept: Vec<Kept> = listed.iter().map(known).collect();
+        let held_back = match retention::prune(&kept, keep, asked) {
+            Pruning::Go(gone) => {
+                return self
+                    .remove(listed.into_iter().map(|b| b.id).filter(|id| gone.contains(&id.sequence())));
+            }
+            Pruning::NewestNotVerified => HeldBack::NewestNotVerified,
+            Pruning::ClockWentBack => HeldBack::ClockWentBack,
+        };
+        Ok(Pruned { held_back: Some(held_back), ..Pruned::default() })
+    }
+
+    fn remove(&self, ids: impl Iterator<Item = BackupId>) -> Result<Pruned, BackupError> {
+        let mut pruned = Pruned::default();
+        for id in ids {
+            // Out of the list by one step; what is then left over is known as such by its name.
+            let leftover = format!("{id}{UNFINISHED}");
+            self.dir.remove_dir(&leftover)?;
+            self.dir.rename(&id.to_string(), &leftover)?;
+            self.dir.remove_dir(&leftover)?;
+            pruned.removed.push(id);
+        }
+        if !pruned.removed.is_empty() {
+            (pruned.packs, pruned.bytes) = self.remove_unlisted_packs()?;
+            self.forget_proofs_of_the_gone()?;
+            self.forget_held();
+        }
+        Ok(pruned)
+    }
+
+    /// Keeps a backup whatever pruning would say, or no longer; false where that was so before.
+    ///
+    /// # Errors
+    /// [`BackupError::NoSuchBackup`], [`BackupError::Store`].
+    pub fn set_pinned(&self, id: &BackupId, pinned: Pin) -> Result<bool, BackupError> {
+        let dir = self.dir.existing(&id.to_string()).map_err(|e| match e {
+            e if e.is_not_found() => BackupError::NoSuchBackup { asked: id.to_string() },
+            e => e,
+        })?;
+        if dir.open(PINNED).is_ok() == (pinned == Pin::Keep) {
+            return Ok(false);
+        }
+        match pinned {
+            Pin::Keep => dir.write_new(PINNED, b"")?,
+            Pin::Free => dir.remove_file(PINNED)?,
+        }
+        dir.sync()?;
+        Ok(true)
+    }
+}
+
+/// Whether a backup is to stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// Until somebody frees it.
+    Keep,
+    /// As long as the last ones are kept.
+    Free,
+}

@@ -239,6 +239,16 @@ pub(crate) enum Command {
         #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Git hooks that hold the branches of a locked environment (runs `guardd git`)
+    #[command(disable_help_flag = true)]
+    #[command(
+        after_help = "Examples:\n  guardctl git install /srv/app\n  guardctl git status\n  guardctl git uninstall\n  guardctl git --help"
+    )]
+    Git {
+        /// What to do, and further arguments of `guardd git`
+        #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Which alerts to list.

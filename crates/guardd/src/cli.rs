@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Gives back the modes that lock took, without a daemon.
     Unseal(Unseal),
+    /// Hooks that hold a locked environment's branches.
+    Git(crate::git::cli::Git),
 }
 
 /// `guardd run`.

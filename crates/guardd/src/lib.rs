@@ -14,6 +14,7 @@ mod daemon;
 mod demo;
 mod failure;
 mod foreground;
+mod git;
 mod init;
 mod offline;
 mod operations;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => offline::check::run(&check),
         Command::Verify(verify) => offline::verify::run(&verify),
         Command::Unseal(unseal) => offline::unseal::run(&unseal),
+        Command::Git(git) => git::run(git),
     };
     match result {
         Ok(exit) => ExitCode::from(exit.code()),

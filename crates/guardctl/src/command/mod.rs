@@ -32,6 +32,7 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
         Command::Reload => environment::reload(ctl),
         Command::Init { arguments } => offline::run_guardd(ctl, &["init"], arguments),
         Command::CheckConfig { arguments } => offline::run_guardd(ctl, &["check-config"], arguments),
+        Command::Git { arguments } => offline::run_guardd(ctl, &["git"], arguments),
     }
 }
 

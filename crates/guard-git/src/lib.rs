@@ -1,0 +1,21 @@
+//! Git repositories under guard: hooks that keep a locked environment's
+//! branches where they are, and checks of what is about to be committed.
+//!
+//! Architecture invariant: nothing here runs a repository's own code. Git is
+//! only asked by [`Git`], as the repository's owner, with an environment and
+//! settings of ours; languages' parsers parse and never execute. Whether an
+//! environment is locked is read from its signed lock file, by anybody, with or
+//! without a daemon; what cannot be known counts as locked.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod git;
+pub mod hooks;
+pub mod message;
+pub mod standing;
+pub mod transaction;
+
+pub use error::GitError;
+pub use git::{Caller, Git, SAFE_PATH, other_owner};
+pub use standing::{Standing, UnknownState};

@@ -1,0 +1,42 @@
+//! `guardd git hook`: what git calls. Exit code 0 lets git go on, 1 stops it.
+
+use std::io::BufReader;
+
+use guard_api::Exit;
+use guard_git::hooks::{Called, Hook, Verdict, called};
+use guard_store::StatePaths;
+
+use super::cli;
+use crate::Failure;
+
+#[expect(clippy::print_stderr, reason = "git shows a hook's standard error to the user")]
+pub(super) fn run(call: cli::Hook) -> Result<Exit, Failure> {
+    let Some(hook) = Hook::named(&call.name) else {
+        return Err(Failure::new(Exit::Usage, format!("{} is no hook of guardd", call.name)));
+    };
+    if let Some(environment) = call.environment {
+        let lock = Called {
+            hook,
+            git_pid: call.git_pid,
+            state: StatePaths::new(&call.state_dir),
+            environment,
+            branches: call.branches,
+            line: call.line,
+            arguments: call.arguments,
+        };
+        let stdin = std::io::stdin();
+        match called(&lock, &mut BufReader::new(stdin.lock())) {
+            Ok(Verdict::Passes) => {}
+            Ok(Verdict::Refused(text)) => {
+                eprint!("{text}");
+                return Ok(Exit::Findings);
+            }
+            Err(e) => {
+                eprintln!("guardd: refused: whether a locked branch would move cannot be known");
+                eprintln!("  {}", guard_model::path::escape(crate::failure::chain(&e).as_bytes()));
+                return Ok(Exit::Findings);
+            }
+        }
+    }
+    Ok(Exit::Done)
+}

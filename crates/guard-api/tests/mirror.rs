@@ -67,7 +67,6 @@ fn finding(change: Vec<Change>) -> Finding {
         after: None,
         actor: Some(Actor {
             pid: 1,
-            comm: Some("sh".into()),
             exe: Some("/bin/sh".into()),
             cmdline: None,
             uid: Some(0),

@@ -12,6 +12,9 @@ use rustix::io::Errno;
 
 use crate::error::{Damage, StoreError};
 
+/// What the names of files end with that are not finished yet.
+pub(crate) const UNFINISHED: &str = ".new";
+
 /// Makes a new file with exactly these permission bits, whatever the umask.
 ///
 /// Fails where anything, even a dangling link, stands at the name.
@@ -65,7 +68,7 @@ pub(crate) fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8
 /// Replaces `dir/name` as a whole: readers see the old or the new content. A
 /// directory that somebody put there is moved aside and kept.
 pub(crate) fn replace(dir: &Path, name: &str, mode: u32, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = dir.join(format!(".{name}.new"));
+    let temporary = dir.join(format!(".{name}{UNFINISHED}"));
     let target = dir.join(name);
     for path in [&temporary, &target] {
         move_directory_aside(path)?;

@@ -151,7 +151,12 @@ impl Plan {
         let file = out.to.into_inner().map_err(|e| failed()(e.into_error()))?;
         file.sync_all().map_err(StoreError::io("fsync", &temporary))?;
         unfinished.rename(&path)?;
-        durable::sync_dir(&state.plans())
+        let synced = durable::sync_dir(&state.plans());
+        if synced.is_err() {
+            // Nothing is going to be done by it; found later, it would undo what others did since.
+            durable::remove_if_there(&path)?;
+        }
+        synced
     }
 
     /// Reads the plan of an environment; `None` where no operation is under way.

@@ -165,6 +165,9 @@ impl StateDir {
             tracing::debug!(error = error.with_causes(), "cannot make the state directory's name durable");
         }
         let lock = take_lock(&paths)?;
+        for dir in [base, paths.locks(), paths.public(), paths.keys(), paths.plans()] {
+            remove_unfinished(&dir);
+        }
         Ok(Self { paths, _lock: Arc::new(lock) })
     }
 
@@ -185,6 +188,21 @@ impl std::ops::Deref for StateDir {
     type Target = StatePaths;
     fn deref(&self) -> &StatePaths {
         &self.paths
+    }
+}
+
+/// Removes files that a crash left before they got their names. They only take space: what could not
+/// be removed is no reason not to start.
+fn remove_unfinished(dir: &Path) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in
+        entries.filter(|e| e.file_name().as_encoded_bytes().ends_with(durable::UNFINISHED.as_bytes()))
+    {
+        if entry.file_type().is_ok_and(|kind| kind.is_file())
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "cannot remove what was not finished");
+        }
     }
 }
 

@@ -13,12 +13,10 @@
 
 #![forbid(unsafe_code)]
 
-mod attribution;
 mod backend;
 mod canary;
 mod environment;
 mod error;
-mod fanotify;
 mod hint;
 mod inbox;
 mod inotify;
@@ -31,4 +29,4 @@ mod tests;
 
 pub use error::WatchError;
 pub use hint::{EnvId, Hint, WatchReport};
-pub use watcher::{Source, Watcher};
+pub use watcher::Watcher;

@@ -5,8 +5,6 @@
 
 mod support;
 
-const SOURCE: guard_watch::Source = guard_watch::Source::Inotify;
-
 use std::fs;
 use std::time::Instant;
 

@@ -43,16 +43,42 @@ pub fn prune(state: &StateDir, environment: &str, keep: usize, current: u64) -> 
     others.retain(|&n| n != current);
     others.truncate(others.len().saturating_sub(keep));
     for generation in &others {
-        // First out of the way as a whole: half a generation would look like damage.
-        let path = dir.join(generation.to_string());
-        let gone = dir.join(format!("{generation}.old"));
-        std::fs::rename(&path, &gone).map_err(StoreError::io("rename", &path))?;
-        std::fs::remove_dir_all(&gone).map_err(StoreError::io("remove", &gone))?;
+        remove(&dir, *generation)?;
     }
     if !others.is_empty() {
         durable::sync_dir(&dir)?;
     }
     Ok(others)
+}
+
+/// Removes a generation that was never committed, or what there is of it.
+///
+/// # Errors
+/// [`StoreError::BadName`], [`StoreError::Io`].
+pub fn discard(state: &StateDir, environment: &str, generation: u64) -> Result<(), StoreError> {
+    let dir = state.baselines_of(environment)?;
+    remove_leftovers(&dir)?;
+    if dir.join(generation.to_string()).symlink_metadata().is_ok() {
+        remove(&dir, generation)?;
+        durable::sync_dir(&dir)?;
+    }
+    Ok(())
+}
+
+/// Removes what a crash left of generations being made or removed.
+///
+/// # Errors
+/// [`StoreError::BadName`], [`StoreError::Io`].
+pub fn remove_unfinished(state: &StateDir, environment: &str) -> Result<(), StoreError> {
+    remove_leftovers(&state.baselines_of(environment)?)
+}
+
+fn remove(dir: &Path, generation: u64) -> Result<(), StoreError> {
+    // First out of the way as a whole: half a generation would look like damage.
+    let path = dir.join(generation.to_string());
+    let gone = dir.join(format!("{generation}.old"));
+    std::fs::rename(&path, &gone).map_err(StoreError::io("rename", &path))?;
+    std::fs::remove_dir_all(&gone).map_err(StoreError::io("remove", &gone))
 }
 
 /// Removes what a crash left of a generation being made or removed.

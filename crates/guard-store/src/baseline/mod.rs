@@ -13,7 +13,7 @@ mod sums;
 mod table;
 mod writer;
 
-pub use generations::{KEEP, generations, next_generation, prune};
+pub use generations::{KEEP, discard, generations, next_generation, prune, remove_unfinished};
 pub use reader::{Baseline, Records};
 pub use repair::repair;
 pub use writer::{BaselineWriter, Committed, ManifestDraft};

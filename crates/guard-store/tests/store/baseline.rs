@@ -7,7 +7,7 @@ use std::path::Path;
 
 use guard_model::baseline::BaselineRecord;
 use guard_model::{Digest, Kind, RelPath};
-use guard_store::baseline::{generations, next_generation, prune, repair};
+use guard_store::baseline::{discard, generations, next_generation, prune, repair};
 use guard_store::error::Damage;
 use guard_store::{Baseline, BaselineWriter, Committed, StoreError};
 use proptest::prelude::*;
@@ -384,4 +384,21 @@ fn what_is_damaged_is_made_anew_from_what_is_not() {
     flip(&c.dir.join("records"), 9, 2);
     assert!(matches!(run(), Err(StoreError::Damaged { path, .. }) if path.ends_with("undo.jsonl")));
     assert!(matches!(repair(&c.dir, &digest(b"another"), &public), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn what_was_never_committed_is_discarded_and_the_others_stay() {
+    let f = Fixture::new();
+    for generation in [1, 2] {
+        commit(&f, generation, &[record(b"a", b"a")]);
+    }
+    let parent = f.state.baselines_of("production").unwrap();
+    std::fs::create_dir(parent.join("3.tmp")).unwrap();
+    std::fs::create_dir(parent.join("1.old")).unwrap();
+    discard(&f.state, "production", 2).unwrap();
+    assert_eq!(generations(&f.state, "production").unwrap(), [1]);
+    assert_eq!(std::fs::read_dir(&parent).unwrap().count(), 1);
+    // Nothing there is nothing to do.
+    discard(&f.state, "production", 2).unwrap();
+    discard(&f.state, "never-locked", 1).unwrap();
 }

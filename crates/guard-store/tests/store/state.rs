@@ -180,3 +180,22 @@ fn a_large_plan_streams() {
     let plan = Plan::load(&f.state, "production").unwrap().unwrap();
     assert_eq!(plan.steps().map(Result::unwrap).count(), 100_000);
 }
+
+#[test]
+fn what_a_crash_left_unfinished_goes_at_the_next_start_and_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let state = StateDir::open(temp.path()).unwrap();
+    let left =
+        [state.locks().join(".e.lock.new"), state.plans().join("e.new"), state.keys().join(".host.new")];
+    let kept =
+        [state.plans().join("e.jsonl"), state.quarantine().join("torn.new"), state.locks().join("e.lock")];
+    for path in left.iter().chain(&kept) {
+        std::fs::write(path, "x").unwrap();
+    }
+    std::fs::create_dir(state.plans().join("d.new")).unwrap();
+    drop(state);
+    let state = StateDir::open(temp.path()).unwrap();
+    assert!(left.iter().all(|path| !path.exists()), "{left:?}");
+    assert!(kept.iter().all(|path| path.exists()), "{kept:?}");
+    assert!(state.plans().join("d.new").exists());
+}

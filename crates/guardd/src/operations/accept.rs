@@ -44,12 +44,8 @@ impl AcceptTask {
         let accepted = self.observe_as_shown()?;
         let steps = self.steps(&accepted);
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
-        self.seal_and_commit(accepted, &steps).map_err(|cause| {
-            match lock::undo(&self.ward, &self.root, &steps) {
-                Ok(_) => cause,
-                Err(undo) => OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) },
-            }
-        })
+        self.seal_and_commit(accepted, &steps)
+            .map_err(|cause| lock::failed(cause, &self.ward, &self.root, &steps, self.generation))
     }
 
     /// The record that each path gets; `None` takes the path out.

@@ -16,7 +16,6 @@ use super::open_writers::{OnOpenWriters, OpenFiles};
 use super::survey::Survey;
 use super::{OperationError, Phase};
 use crate::failure::chain;
-use crate::ward::Ward;
 
 /// Files that a warning names; the rest are counted.
 const NAMED: usize = 5;
@@ -101,7 +100,7 @@ impl LockTask {
 }
 
 /// Removes what an interruption left; how, for the ledger.
-pub(super) fn recover(ward: &Ward, root: &Root, steps: &[PlanStep]) -> Result<String, OperationError> {
+pub(super) fn recover(root: &Root, steps: &[PlanStep]) -> Result<String, OperationError> {
     let (mut removed, mut left) = (0, Vec::new());
     for pair in steps.chunks_exact(2) {
         let [file, copy] = pair else { continue };
@@ -112,7 +111,6 @@ pub(super) fn recover(ward: &Ward, root: &Root, steps: &[PlanStep]) -> Result<St
             Leftover::Left => left.push(name.temporary.to_string()),
         }
     }
-    Plan::clear(&ward.house.state_dir, &ward.name)?;
     let mut how = format!("links are broken or as they were, each file whole: {removed} copies removed");
     if !left.is_empty() {
         how = format!("{how}; not guardd's any more, and left: {}", left.join(", "));

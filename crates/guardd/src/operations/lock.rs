@@ -103,10 +103,7 @@ impl LockTask {
                 done.warnings.splice(..0, said);
                 Ok(done)
             }
-            Err(cause) => match undo(&self.ward, &self.root, &steps) {
-                Ok(_) => Err(cause),
-                Err(undo) => Err(OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) }),
-            },
+            Err(cause) => Err(failed(cause, &self.ward, &self.root, &steps, self.generation)),
         }
     }
 
@@ -295,15 +292,36 @@ impl EndedWindow {
     }
 }
 
-/// Gives back the modes of a lock that did not come about.
-pub(crate) fn undo(ward: &Ward, root: &Root, steps: &[PlanStep]) -> Result<u64, OperationError> {
+/// What a lock ends with that could not be carried out: it is undone, and its plan goes.
+pub(crate) fn failed(
+    cause: OperationError,
+    ward: &Ward,
+    root: &Root,
+    steps: &[PlanStep],
+    generation: u64,
+) -> OperationError {
+    let cleared = || Ok(Plan::clear(&ward.house.state_dir, &ward.name)?);
+    match undo(ward, root, steps, generation).and_then(|_| cleared()) {
+        Ok(()) => cause,
+        Err(undo) => OperationError::NotUndone { cause: Box::new(cause), undo: Box::new(undo) },
+    }
+}
+
+/// Gives back the modes of a lock that did not come about, and removes what there is of its
+/// baseline. The plan stays.
+pub(crate) fn undo(
+    ward: &Ward,
+    root: &Root,
+    steps: &[PlanStep],
+    generation: u64,
+) -> Result<u64, OperationError> {
     let mut undone = 0;
     for step in steps {
         if root.set_marks(&step.path, step.identity, step.before())? == MarksSet::Done {
             undone += 1;
         }
     }
-    Plan::clear(&ward.house.state_dir, &ward.name)?;
+    guard_store::baseline::discard(&ward.house.state_dir, &ward.name, generation)?;
     Ok(undone)
 }
 

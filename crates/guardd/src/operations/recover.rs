@@ -18,13 +18,22 @@ use super::{OperationError, Work, break_links, lock, unlock};
 use crate::comparer::DeviceMap;
 use crate::ward::Ward;
 
-/// Finishes or undoes; says what it did as an event for the ledger. The plan of what
-/// was committed stays: it is the caller's to clear once the lock file says so, too.
+/// What was done about an operation that was cut short.
+pub(crate) struct Recovered {
+    /// For the ledger.
+    pub(crate) event: Event,
+    /// It may have been cut short before the lock file said what the ledger says.
+    pub(crate) is_committed: bool,
+}
+
+/// Finishes or undoes. The plan stays: it is the caller's to clear, once ledger and lock file say
+/// so, too.
 pub(crate) fn recover(
     ward: &Ward,
     root: &Root,
     state: &EnvironmentState,
-) -> Result<Option<Event>, OperationError> {
+) -> Result<Option<Recovered>, OperationError> {
+    guard_store::baseline::remove_unfinished(&ward.house.state_dir, &ward.name)?;
     let Some(plan) = Plan::load(&ward.house.state_dir, &ward.name)? else { return Ok(None) };
     let kind = plan.header().kind;
     let steps = on_this_boot(&plan, root)?;
@@ -46,7 +55,7 @@ pub(crate) fn recover(
     let how = match (kind, committed) {
         (PlanKind::Lock, true) => "finished: it was committed and complete".to_owned(),
         (PlanKind::Lock, false) => {
-            let undone = lock::undo(ward, root, &steps)?;
+            let undone = lock::undo(ward, root, &steps, plan.header().generation)?;
             format!("undone: {undone} modes given back")
         }
         (PlanKind::Unlock, true) => {
@@ -57,7 +66,7 @@ pub(crate) fn recover(
                 done.left.len()
             )
         }
-        (PlanKind::BreakLinks, _) => break_links::recover(ward, root, &steps)?,
+        (PlanKind::BreakLinks, _) => break_links::recover(root, &steps)?,
         (PlanKind::Unlock, false) => "undone: it had not been committed and had changed nothing".to_owned(),
     };
     let operation = match kind {
@@ -65,7 +74,8 @@ pub(crate) fn recover(
         PlanKind::Unlock => "unlock",
         PlanKind::BreakLinks => "lock --break-links",
     };
-    Ok(Some(Event::Recovered { operation: operation.to_owned(), how }))
+    let event = Event::Recovered { operation: operation.to_owned(), how };
+    Ok(Some(Recovered { event, is_committed: committed }))
 }
 
 /// The plan's steps with the root's device number of this boot.

@@ -29,6 +29,8 @@ use crate::ward::Ward;
 pub(super) struct Guard {
     last_tick_us: u64,
     lock_file: Option<LockFileSeen>,
+    /// It could not be written last time, and is not what it should be: nobody touched it.
+    lock_file_is_old: bool,
     /// Paths outside the tree that are reported as differing.
     reported: BTreeSet<String>,
     /// The root's path does not lead to the locked root.
@@ -140,12 +142,13 @@ impl Warden {
         let Some(root) = self.root.clone().filter(|_| self.running.is_none()) else { return };
         match recover::recover(&self.ward, &root, &self.state) {
             Ok(None) => {}
-            Ok(Some(event)) => {
+            Ok(Some(recovered)) => {
+                let event = recovered.event;
                 tracing::warn!(environment = self.ward.name, ?event, "an operation had been cut short");
                 self.record(vec![event]);
                 self.left_out.needs_operator = None;
-                // It may have been cut short before the lock file was written.
-                if self.renew_lock_file() {
+                // A plan that stayed would undo again, at the next start, what somebody does until then.
+                if self.renew_lock_file() || !recovered.is_committed {
                     self.clear_plan();
                 }
             }
@@ -258,6 +261,12 @@ impl Warden {
         if self.state.baseline.is_none() || self.running.is_some() {
             return;
         }
+        if self.guard.lock_file_is_old {
+            if !self.renew_lock_file() {
+                return;
+            }
+            self.clear_plan();
+        }
         let Ok(path) = self.ward.house.state_dir.lock_file(&self.ward.name) else { return };
         let seen = lock_file::seen(&path).ok();
         if seen.is_some() && seen == self.guard.lock_file {
@@ -298,6 +307,7 @@ impl Warden {
         let head: Head = self.ward.house.ledger.head();
         let root = self.root.as_ref().map_or(self.config.root.clone(), |r| r.path().to_owned());
         let written = self.ward.write_lock_file(&self.state, &root, &self.config.branches, head);
+        self.guard.lock_file_is_old = written.is_err();
         match written {
             Ok(seen) => {
                 self.guard.lock_file = seen;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use guard_model::baseline::BaselineRecord;
-use guard_model::{Actor, Entry, Kind, Observed, Policy, RelPath};
+use guard_model::{Entry, Kind, Observed, Policy, RelPath};
 use guard_tree::{Content, Root, ScanContent, ScanOptions};
 
 use super::Message;
-use super::touches::{Reach, Touched};
+use super::touches::Reach;
 use crate::comparer::{Comparer, Difference, Expectation};
 use crate::operations::Work;
 
@@ -22,21 +22,19 @@ pub(super) struct View {
 }
 
 enum Job {
-    Paths(View, Vec<Touched>),
+    Paths(View, Vec<(RelPath, Reach)>),
     Ping(tokio::sync::oneshot::Sender<()>),
 }
 
 /// What a batch brought.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// Each with who made it, where known.
-    pub(super) differences: Vec<(Difference, Option<Arc<Actor>>)>,
+    pub(super) differences: Vec<Difference>,
     pub(super) clean: Vec<RelPath>,
     /// Files whose content was read.
     pub(super) read: Vec<RelPath>,
-    /// What is below directories that are new, gone or replaced: it is to be observed too. What went with its
-    /// directory went by the same hand.
-    pub(super) suspects: Vec<(RelPath, Option<Arc<Actor>>)>,
+    /// Directories that are new or replaced: all below them is to be observed too.
+    pub(super) suspects: Vec<RelPath>,
     /// The baseline could not be read.
     pub(super) error: Option<guard_store::StoreError>,
 }
@@ -61,7 +59,7 @@ impl Observer {
     }
 
     /// False where the thread has ended.
-    pub(super) fn observe(&self, view: View, paths: Vec<Touched>) -> bool {
+    pub(super) fn observe(&self, view: View, paths: Vec<(RelPath, Reach)>) -> bool {
         self.jobs.send(Job::Paths(view, paths)).is_ok()
     }
 
@@ -79,8 +77,8 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Message>, work: &Work) {
             }
             Job::Paths(view, paths) => {
                 let mut report = Report::default();
-                for touched in paths {
-                    observe(&view, touched, work, &mut report);
+                for (path, reach) in paths {
+                    observe(&view, path, reach, work, &mut report);
                 }
                 if reports.send(Message::Observed(Box::new(report))).is_err() {
                     return;
@@ -90,8 +88,7 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Message>, work: &Work) {
     }
 }
 
-fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
-    let Touched { path, reach, actor } = touched;
+fn observe(view: &View, path: RelPath, reach: Reach, work: &Work, report: &mut Report) {
     let known = match view.expectation.baseline.get(&path) {
         Ok(record) => record,
         Err(e) => {
@@ -108,14 +105,14 @@ fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
             }
             if reach > Reach::Entry {
                 let whole = reach == Reach::Below || is_another_directory(&record.entry, &observed);
-                reach_below(view, &record, &observed, whole, (work, actor.as_ref()), report);
+                reach_below(view, &record, &observed, whole, work, report);
             }
             view.expectation.of_record(&record, observed)
         }
         None => unknown(view, &path, reach, work, report),
     };
     match found {
-        Some(difference) => report.differences.push((difference, actor)),
+        Some(difference) => report.differences.push(difference),
         None => report.clean.push(path),
     }
 }
@@ -135,13 +132,13 @@ fn reach_below(
     record: &BaselineRecord,
     observed: &Observed,
     whole: bool,
-    (work, actor): (&Work, Option<&Arc<Actor>>),
+    work: &Work,
     report: &mut Report,
 ) {
     let was_dir = record.entry.kind == Kind::Directory;
     let is_dir = matches!(observed, Observed::Present(now) if now.kind == Kind::Directory);
     if was_dir && (whole || !is_dir) {
-        gone_below(view, &record.path, actor, report);
+        gone_below(view, &record.path, report);
     }
     if is_dir && whole {
         below(view, &record.path, work, report);
@@ -185,9 +182,9 @@ fn unknown(
 }
 
 /// Everything recorded below a directory that is gone or replaced is looked at too.
-fn gone_below(view: &View, dir: &RelPath, actor: Option<&Arc<Actor>>, report: &mut Report) {
+fn gone_below(view: &View, dir: &RelPath, report: &mut Report) {
     match view.expectation.all_below(dir) {
-        Ok(records) => report.suspects.extend(records.into_iter().map(|r| (r.path, actor.cloned()))),
+        Ok(records) => report.suspects.extend(records.into_iter().map(|r| r.path)),
         Err(e) => report.error = Some(e),
     }
 }
@@ -210,7 +207,5 @@ fn below(view: &View, dir: &RelPath, work: &Work, report: &mut Report) {
     }
     let collected = comparer.into_collected();
     report.error = report.error.take().or(collected.error);
-    // Who made the directory need not have made what is in it.
-    let found = collected.differences.into_iter().map(|d| d.path).filter(|p| p != dir);
-    report.suspects.extend(found.map(|path| (path, None)));
+    report.suspects.extend(collected.differences.into_iter().map(|d| d.path).filter(|p| p != dir));
 }

@@ -109,8 +109,10 @@ impl Warden {
         self.take_in(&done.records);
         self.troubles.end(Topic::Operation);
         self.load_baseline();
-        self.renew_lock_file();
-        self.clear_plan();
+        // Until the lock file says so, too, the plan stays and tells the next start why it does not.
+        if self.renew_lock_file() {
+            self.clear_plan();
+        }
         self.prune_baselines();
         // What was found before is part of the new baseline; its alerts stay until somebody looks.
         let generation = self.state.baseline.as_ref().map_or(0, |b| b.generation);
@@ -185,7 +187,7 @@ impl Warden {
         self.renew_lock_file();
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
         for path in reported {
-            self.touches.add(path, Reach::Entry, None);
+            self.touches.add(path, Reach::Entry);
         }
         let current = self.state.baseline.clone();
         LockResult {
@@ -244,8 +246,10 @@ impl Warden {
     fn accepted(&mut self, paths: Vec<RelPath>, done: AcceptDone) -> guard_api::method::AcceptReply {
         self.take_in(&done.records);
         self.load_baseline();
-        self.renew_lock_file();
-        self.clear_plan();
+        // Until the lock file says so, too, the plan stays and tells the next start why it does not.
+        if self.renew_lock_file() {
+            self.clear_plan();
+        }
         self.prune_baselines();
         let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
         let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
@@ -265,7 +269,7 @@ impl Warden {
             .collect();
         self.record(events);
         for path in paths {
-            self.touches.add(path, Reach::Entry, None);
+            self.touches.add(path, Reach::Entry);
         }
         guard_api::method::AcceptReply {
             environment: self.ward.name.clone(),

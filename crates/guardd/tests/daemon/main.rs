@@ -13,7 +13,6 @@
 )]
 
 mod accepting;
-mod actors;
 mod baselines;
 mod changes;
 mod clients;

@@ -1,0 +1,56 @@
+"""What the crash tests share: a mount namespace of their own, prepared images, and workers that try points side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import steps  # noqa: E402
+import world as worlds  # noqa: E402
+from matrix import Matrix  # noqa: E402
+
+IMAGES_MIB = 1024
+WORKERS_PER_CPU = 2
+"""Most of the time a point waits: for its daemon, or until an entry has been left alone for 20 ms."""
+
+
+def pytest_report_header(config):
+    return f"crash: {'every point' if worlds.IS_FULL else 'a sample of the points; GUARDD_TEST_FULL=1 tries every one'}"
+
+
+def pytest_collection_modifyitems(config, items):
+    if why := steps.why_not():
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session")
+def top(tmp_path_factory) -> Path:
+    """A directory that only this run's processes see mounts in; images are kept in memory."""
+    if not (worlds.BINARIES / "guardd").exists():
+        pytest.fail(f"{worlds.BINARIES}/guardd is missing: cargo build -p guardd")
+    worlds.own_mounts()
+    # A socket's path is short.
+    top = Path(subprocess.run(["mktemp", "-d", "/tmp/guardd-crash.XXXXXX"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+    (top / "images").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={IMAGES_MIB}m", "guardd-test", top / "images"], check=True)
+    yield top
+    subprocess.run(["umount", "-l", top / "images"], check=True)
+    subprocess.run(["rm", "-rf", "--one-file-system", top], check=True)
+
+
+@pytest.fixture(scope="session")
+def matrix(top):
+    """Runs operations and their points."""
+    workers = WORKERS_PER_CPU * (os.cpu_count() or 1)
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=fork, initializer=worlds.own_mounts) as pool:
+        yield Matrix(top, pool)

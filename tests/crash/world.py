@@ -1,0 +1,192 @@
+"""A file system of its own with a tree, a state directory and a daemon, as often as it is asked for.
+
+A world is an ext4 image, prepared once and copied for every point that is tried, so that inodes, and with them the
+baseline, are the same in each. It is always mounted at the same place, which is another one in each worker's own mount
+namespace; whatever happens to a worker, its mounts and loop devices go with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tree
+import varlink
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BINARIES = Path(os.environ.get("GUARDD_TEST_BINARIES", REPOSITORY / "target/debug"))
+IS_FULL = os.environ.get("GUARDD_TEST_FULL") == "1"
+ENVIRONMENT = "site"
+PATIENCE_SECONDS = 60
+IMAGE_MIB = 64
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x00020000, 0x4000, 0x40000
+# _IOR('X', 125, __u32), and: without writing the journal out.
+EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def own_mounts() -> None:
+    """From now on this process and its children mount for themselves only."""
+    if libc.unshare(CLONE_NEWNS) != 0 or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        raise OSError(ctypes.get_errno(), "cannot have mounts of its own")
+
+
+def until(what: str, holds: Callable[[], object]):
+    """Waits until `holds` gives something true, and gives it back."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := holds()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.004)
+    return found
+
+
+class World:
+    """One mounted copy of an image, and the daemon in it."""
+
+    def __init__(self, top: Path, seal: str):
+        self.top = top
+        self.seal = seal
+        self.mount = top / "world"
+        self.away = top / "away"
+        self.root, self.outside = self.mount / "app", self.mount / "outside"
+        self.state = self.mount / "state"
+        self.socket = self.away / "run/control.sock"
+        self.config = top / "guardd.toml"
+        self.said = self.away / "said"
+        self.lock_file = self.state / f"locks/{ENVIRONMENT}.lock"
+        self._daemon: subprocess.Popen | None = None
+
+    def configure(self) -> None:
+        """Writes the one configuration that all worlds share."""
+        for directory in (self.mount, self.away):
+            directory.mkdir()
+        text = f"version = 1\n[daemon]\nstate_dir = {str(self.state)!r}\nruntime_dir = {str(self.socket.parent)!r}\n"
+        text += f"log_dir = {str(self.mount / 'log')!r}\nwatch = 'inotify'\n[environments.{ENVIRONMENT}]\nroot = {str(self.root)!r}\n"
+        self.config.write_text(f'{text}seal = "{self.seal}"\n{tree.CONFIGURATION}')
+
+    @staticmethod
+    def format(image: Path) -> None:
+        """An empty file system in a sparse file."""
+        with image.open("wb") as file:
+            file.truncate(IMAGE_MIB << 20)
+        # Nothing is initialised later, so that nothing happens by itself.
+        options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-I", "256", "-J", "size=4", "-E", options, image], check=True)
+
+    @contextlib.contextmanager
+    def mounted(self, image: Path) -> Iterator[World]:
+        """The image is mounted and an empty runtime directory is there; afterwards the daemon is ended, all unmounted."""
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0755", "guardd-test", self.away], check=True)
+        try:
+            self.attach(image)
+            yield self
+        finally:
+            self.kill()
+            self.detach()
+            subprocess.run(["umount", "-l", self.away], check=True)
+
+    def attach(self, image: Path) -> None:
+        subprocess.run(["mount", "-o", "loop,noatime,acl,user_xattr", image, self.mount], check=True)
+
+    def detach(self) -> None:
+        """Unmounts, once nobody holds it."""
+        def gone() -> bool:
+            return subprocess.run(["umount", self.mount], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+        if os.path.ismount(self.mount):
+            until("the file system to be free", gone)
+
+    def cut_power(self) -> None:
+        """What was not forced out is lost: nothing reaches the file system from now on, its journal neither."""
+        handle = os.open(self.mount, os.O_RDONLY)
+        try:
+            fcntl.ioctl(handle, EXT4_IOC_SHUTDOWN, NOLOGFLUSH.to_bytes(4, "little"))
+        finally:
+            os.close(handle)
+
+    # The daemon -------------------------------------------------------------------------------------------------------
+
+    @property
+    def command(self) -> list[str]:
+        return [str(BINARIES / "guardd"), "run", "--config", str(self.config)]
+
+    def start(self) -> None:
+        """Starts the daemon and waits until it stands."""
+        with self.said.open("ab") as said:
+            self._daemon = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        self.wait_until_it_stands(self.ended)
+
+    def ended(self) -> bool:
+        return self._daemon is None or self._daemon.poll() is not None
+
+    def wait_until_it_stands(self, ended: Callable[[], bool]) -> None:
+        """It answers, and what it does at its start is over: of what is locked, every file was read again."""
+
+        def stands() -> bool:
+            if ended():
+                raise AssertionError(f"the daemon ended at its start:\n{self.said.read_text()}")
+            try:
+                found = self.site()
+            except OSError:
+                return False
+            return found["state"] == "unlocked" or found["state"] == "locked" and all(g["until"] for g in found["watch"]["gaps"])
+
+        until("the daemon's answer", stands)
+
+    def kill(self) -> None:
+        """Ends the daemon at once."""
+        if self._daemon:
+            self._daemon.kill()
+            self._daemon.wait()
+            self._daemon = None
+
+    def stop(self) -> None:
+        """Ends the daemon in order."""
+        daemon, self._daemon = self._daemon, None
+        assert daemon is not None
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(PATIENCE_SECONDS) == 0
+
+    def is_alive(self) -> bool:
+        return not self.ended()
+
+    def call(self, method: str, **parameters) -> dict:
+        return varlink.call(self.socket, method, **parameters)
+
+    def lock(self, **parameters) -> dict:
+        return self.call("Lock", reason="test", **parameters)["result"]
+
+    def unlock(self) -> dict:
+        return self.call("Unlock", reason="repair", maintainer="ada")["result"]
+
+    def status(self) -> dict:
+        return self.call("Status")
+
+    def site(self) -> dict:
+        return next(e for e in self.status()["environments"] if e["name"] == ENVIRONMENT)
+
+    def alerts(self) -> list[dict]:
+        return self.call("ListAlerts", environment=ENVIRONMENT, all=True)["alerts"]
+
+    def events(self) -> list[dict]:
+        """Every record of the ledger."""
+        lines = [line for file in sorted((self.state / "ledger").glob("*.jsonl")) for line in file.read_bytes().splitlines()]
+        return [json.loads(line) for line in lines]
+
+    def lock_file_says(self) -> dict:
+        """The first line of the lock file."""
+        return json.loads(self.lock_file.read_text().splitlines()[0])
+
+    def files(self) -> set[str]:
+        """Every name in the state directory, the ledger's and the log's own business left out."""
+        return {str(path.relative_to(self.state)) for path in self.state.rglob("*")}

@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use guard_model::alert::title_of;
 use guard_model::entry::Kind as EntryKind;
+use guard_model::finding::Confidence;
 use guard_model::ledger::{Event, GapCause, Outcome, Record, WindowEnd};
 use guard_model::{Actor, Change, Entry, Finding};
 
@@ -422,12 +423,22 @@ fn kind_word(kind: EntryKind) -> &'static str {
 fn actor_fields(actor: &Actor) -> Fields {
     let mut fields = vec![("pid", actor.pid.to_string())];
     let mut put = |key, value: Option<String>| fields.extend(value.map(|v| (key, free(&v))));
+    // The executable says more, and its name is chosen by nobody.
+    put("comm", actor.comm.clone().filter(|_| actor.exe.is_none()));
     put("exe", actor.exe.clone());
     put("uid", actor.uid.map(|u| u.to_string()));
     put("login_uid", actor.login_uid.map(|u| u.to_string()));
     put("unit", actor.unit.clone());
     put("container", actor.container.clone());
     put("cmdline", actor.cmdline.clone());
+    put(
+        "who",
+        match actor.confidence {
+            Confidence::Verified => None,
+            Confidence::Exited => Some("exited".to_owned()),
+            Confidence::Unknown => Some("unknown".to_owned()),
+        },
+    );
     fields
 }
 

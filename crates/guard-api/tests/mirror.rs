@@ -67,6 +67,7 @@ fn finding(change: Vec<Change>) -> Finding {
         after: None,
         actor: Some(Actor {
             pid: 1,
+            comm: Some("sh".into()),
             exe: Some("/bin/sh".into()),
             cmdline: None,
             uid: Some(0),

@@ -23,6 +23,9 @@ pub enum Confidence {
 pub struct Actor {
     /// Process id in guardd's namespace.
     pub pid: i32,
+    /// Its name (proc(5), `comm`), escaped: at most 15 bytes, chosen by itself.
+    #[serde(default)]
+    pub comm: Option<String>,
     /// The executable, escaped.
     pub exe: Option<String>,
     /// The command line, escaped, arguments joined by spaces.

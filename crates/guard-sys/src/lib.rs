@@ -7,7 +7,9 @@
 pub mod clock;
 pub mod dir;
 pub mod entries;
+pub mod fanotify;
 pub mod flags;
+pub mod identity;
 pub mod journal;
 pub mod mounts;
 pub mod open;

@@ -1,4 +1,4 @@
-//! What a source of hints must be able to do: the seam for fanotify.
+//! What a source of hints must be able to do.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +26,26 @@ pub(crate) trait Backend: Send {
     /// Watches one directory. Calling it again for the same path is harmless
     /// and renews a watch whose directory was replaced.
     fn watch(&mut self, directory: &Path) -> Result<(), Refusal>;
+    /// Watches the attributes of a directory that is itself of interest, but not what is in it;
+    /// what holds it is watched.
+    fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal>;
     /// Forgets one directory; harmless where there is no watch.
     fn unwatch(&mut self, directory: &Path);
     /// Watches the canaries' directory by every reader, anew if it was replaced.
     fn watch_canaries(&mut self) -> Result<(), Refusal>;
     /// The readers that there are, a bit for each: who must hear a canary.
     fn readers(&self) -> u32;
+    /// What it is.
+    fn kind(&self) -> Kind;
+}
+
+/// Where hints come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// fanotify(7): says who did it.
+    Fanotify,
+    /// inotify(7), with the reason where fanotify was wanted.
+    Inotify { instead: Option<String> },
 }
 
 /// Which events' paths are worth a lock: the root, all below, all above, and the canaries.

@@ -13,7 +13,7 @@ use guard_model::ledger::GapCause;
 use crate::canary::Canary;
 use crate::error::WatchError;
 use crate::hint::{EnvId, Hint, WatchReport};
-use crate::inbox::{Batch, Inbox, News};
+use crate::inbox::{Batch, Inbox, News, Told};
 use crate::tree::{Place, RootNow, Tree};
 
 /// Where hints go.
@@ -85,7 +85,7 @@ impl Environment {
 
     /// Something was mounted or unmounted there: as if a directory was replaced.
     pub(crate) fn mounted(&self, place: &Path) {
-        self.shared.inbox.path(place.to_owned(), News::Structure);
+        self.shared.inbox.path(place.to_owned(), News::Structure, None);
     }
 
     /// The canaries' directory was made anew.
@@ -213,25 +213,26 @@ impl Shared {
     /// Hands on what the batch tells, and returns why all watches have to be put
     /// up anew, where they have to.
     fn handle(&self, batch: Batch) -> Vec<Reason> {
-        let mut touched = BTreeSet::new();
+        let mut touched = BTreeMap::new();
         let mut dirty = BTreeSet::new();
         let mut reasons = Vec::new();
         {
             let mut tree = self.tree();
             let mut nest = batch.nest;
-            let (mut root_touched, mut root_moved) = (false, false);
-            for (path, news) in batch.paths {
+            let (mut root_touched, mut root_moved, mut root_by) = (false, false, None);
+            for (path, Told { news, by }) in batch.paths {
                 match tree.locate(&path) {
                     Place::Inside(path) if !path.is_root() => {
                         if tree.is_of_interest(&path) {
                             if news == News::Structure || tree.has_failed(&path) {
                                 dirty.insert(path.clone());
                             }
-                            touched.insert(path);
+                            touched.insert(path, by);
                         }
                     }
                     Place::Inside(_) | Place::Above => {
                         root_touched = true;
+                        root_by = by.or(root_by);
                         root_moved |= news == News::Structure;
                     }
                     Place::Canaries => nest |= news == News::Structure,
@@ -242,7 +243,7 @@ impl Shared {
                 tree.watch_canaries();
             }
             if root_touched {
-                touched.insert(RelPath::root());
+                touched.insert(RelPath::root(), root_by);
                 reasons.extend(root_reason(&tree, root_moved));
             }
             if batch.ended == Some(tree.generation()) {
@@ -253,8 +254,8 @@ impl Shared {
         if batch.overflow {
             reasons.push((GapCause::Overflow, "the queue of events overflowed".to_owned()));
         }
-        for path in touched {
-            self.say(Hint::Touch { env: self.id, path });
+        for (path, by) in touched {
+            self.say(Hint::Touch { env: self.id, path, actor: by.map(|by| by.actor) });
         }
         self.renew(dirty);
         reasons

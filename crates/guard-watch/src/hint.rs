@@ -1,6 +1,9 @@
 //! What the watcher tells.
 
+use std::sync::Arc;
+
 use guard_model::RelPath;
+use guard_model::finding::Actor;
 use guard_model::ledger::GapCause;
 
 /// The daemon's number for an environment, given to the watcher with its root.
@@ -22,6 +25,9 @@ pub enum Hint {
         env: EnvId,
         /// The path; the root itself where the root or an ancestor's attributes changed.
         path: RelPath,
+        /// Who did it last, where the kernel tells. Of several that came together the last one
+        /// stands for all.
+        actor: Option<Arc<Actor>>,
     },
     /// A directory whose watches newly stand, on it and on everything below.
     /// What happened in it before is not known: walk it and hash what differs.
@@ -52,6 +58,10 @@ pub enum Hint {
 /// What stands after watches were put up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WatchReport {
+    /// Where hints come from: `inotify` or `fanotify`.
+    pub backend: &'static str,
+    /// Why it is not fanotify, where that was wanted.
+    pub instead: Option<String>,
     /// Directories below and including the root that have a watch.
     pub directories: usize,
     /// Directories without one, each with the reason in words. Nothing below

@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use guard_model::finding::Actor;
 
 /// What is known of a path's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,10 +22,36 @@ pub(crate) enum News {
     Structure,
 }
 
+/// Who made a change, as far as one event tells.
+#[derive(Debug, Clone)]
+pub(crate) struct By {
+    pub(crate) actor: Arc<Actor>,
+    /// The event tells only that a writer closed the file; it may have changed nothing.
+    pub(crate) closed_only: bool,
+}
+
+/// What is known of a path.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) news: News,
+    /// Who changed it last.
+    pub(crate) by: Option<By>,
+}
+
+impl Told {
+    fn and(&mut self, news: News, by: Option<By>) {
+        self.news = self.news.max(news);
+        let Some(by) = by else { return };
+        if !by.closed_only || self.by.as_ref().is_none_or(|known| known.closed_only) {
+            self.by = Some(by);
+        }
+    }
+}
+
 /// Everything that arrived since the worker looked last.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(crate) paths: HashMap<PathBuf, News>,
+    pub(crate) paths: HashMap<PathBuf, Told>,
     /// Canaries by number, with the reader that heard each.
     pub(crate) canaries: BTreeSet<(usize, u8)>,
     /// The kernel's queue, or this set, overflowed.
@@ -94,14 +122,13 @@ impl Inbox {
         drop(held);
     }
 
-    pub(crate) fn path(&self, path: PathBuf, news: News) {
+    pub(crate) fn path(&self, path: PathBuf, news: News, by: Option<By>) {
         self.change(|batch| {
             if batch.paths.len() >= Self::PATHS && !batch.paths.contains_key(&path) {
                 batch.paths.clear();
                 batch.overflow = true;
             }
-            let known = batch.paths.entry(path).or_insert(news);
-            *known = (*known).max(news);
+            batch.paths.entry(path).or_insert(Told { news, by: None }).and(news, by);
         });
     }
 

@@ -21,7 +21,7 @@ use notify::event::{
 };
 use notify::{Config, ErrorKind, EventHandler, INotifyWatcher, RecursiveMode, Watcher as _};
 
-use crate::backend::{Backend, Interest, Refusal};
+use crate::backend::{Backend, Interest, Kind, Refusal};
 use crate::canary;
 use crate::error::WatchError;
 use crate::inbox::{Inbox, News};
@@ -76,7 +76,7 @@ impl EventHandler for Reader {
                         self.inbox.canary(canary, self.share);
                     } else if self.interest.has(&path) {
                         // The directories above the root hold much that is not ours.
-                        self.inbox.path(path, news);
+                        self.inbox.path(path, news, None);
                     }
                 }
             }
@@ -139,6 +139,8 @@ struct Inotify {
     inbox: Arc<Inbox>,
     generation: u64,
     interest: Interest,
+    /// Why it is not fanotify, where that was wanted.
+    instead: Option<String>,
 }
 
 /// A [`crate::backend::Start`].
@@ -147,9 +149,20 @@ pub(crate) fn start(
     generation: u64,
     interest: Interest,
 ) -> Result<Box<dyn Backend>, WatchError> {
+    start_instead(inbox, generation, interest, None)
+}
+
+/// The same where fanotify was wanted and cannot be had.
+pub(crate) fn start_instead(
+    inbox: &Arc<Inbox>,
+    generation: u64,
+    interest: Interest,
+    instead: Option<String>,
+) -> Result<Box<dyn Backend>, WatchError> {
     let first = instance(inbox, generation, &interest, 0, None).map_err(WatchError::Backend)?;
     let shares = [const { Share::Unmade }; SHARES - 1];
-    Ok(Box::new(Inotify { first, shares, watches: 0, inbox: Arc::clone(inbox), generation, interest }))
+    let inbox = Arc::clone(inbox);
+    Ok(Box::new(Inotify { first, shares, watches: 0, inbox, generation, interest, instead }))
 }
 
 fn instance(
@@ -230,6 +243,11 @@ impl Backend for Inotify {
         Ok(())
     }
 
+    fn watch_itself(&mut self, _: &Path) -> Result<(), Refusal> {
+        // The watch on what holds it tells.
+        Ok(())
+    }
+
     fn unwatch(&mut self, directory: &Path) {
         // From before the tree was large, or from after.
         unwatch(&mut self.first.watcher, directory);
@@ -254,6 +272,10 @@ impl Backend for Inotify {
         let hears = |share: &Share| matches!(share, Share::Made(instance) if instance.hears);
         let first = u32::from(self.first.hears);
         (1u32..).zip(&self.shares).filter(|(_, s)| hears(s)).fold(first, |mask, (bit, _)| mask | 1 << bit)
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Inotify { instead: self.instead.clone() }
     }
 }
 

@@ -13,10 +13,12 @@
 
 #![forbid(unsafe_code)]
 
+mod attribution;
 mod backend;
 mod canary;
 mod environment;
 mod error;
+mod fanotify;
 mod hint;
 mod inbox;
 mod inotify;
@@ -29,4 +31,4 @@ mod tests;
 
 pub use error::WatchError;
 pub use hint::{EnvId, Hint, WatchReport};
-pub use watcher::Watcher;
+pub use watcher::{Source, Watcher};

@@ -9,7 +9,7 @@ use guard_model::RelPath;
 use guard_model::ledger::GapCause;
 use guard_model::policy::{PatternText, Policy};
 
-use crate::backend::{Backend, Interest, Refusal, Start};
+use crate::backend::{Backend, Interest, Kind, Refusal, Start};
 use crate::error::WatchError;
 use crate::inbox::{Inbox, News};
 use crate::{EnvId, Hint, WatchReport, Watcher};
@@ -50,6 +50,10 @@ impl Backend for Puppet {
         }
     }
 
+    fn watch_itself(&mut self, _: &Path) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn unwatch(&mut self, _: &Path) {}
 
     fn watch_canaries(&mut self) -> Result<(), Refusal> {
@@ -58,6 +62,10 @@ impl Backend for Puppet {
 
     fn readers(&self) -> u32 {
         1
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Fanotify
     }
 }
 
@@ -168,19 +176,22 @@ fn a_backend_that_cannot_be_started_again_is_said_and_tried_until_it_can() {
 fn a_set_of_paths_that_nobody_takes_stays_bounded() {
     let inbox = Inbox::default();
     for i in 0..=Inbox::PATHS {
-        inbox.path(PathBuf::from(format!("/{i}")), News::Changed);
+        inbox.path(PathBuf::from(format!("/{i}")), News::Changed, None);
     }
     let batch = inbox.take(None);
     assert!(batch.overflow);
     assert_eq!(batch.paths.len(), 1);
     for _ in 0..1000 {
-        inbox.path(PathBuf::from("/same"), News::Changed);
+        inbox.path(PathBuf::from("/same"), News::Changed, None);
         inbox.error("again".to_owned());
     }
-    inbox.path(PathBuf::from("/same"), News::Structure);
-    inbox.path(PathBuf::from("/same"), News::File);
+    inbox.path(PathBuf::from("/same"), News::Structure, None);
+    inbox.path(PathBuf::from("/same"), News::File, None);
     let batch = inbox.take(None);
-    assert_eq!(batch.paths.into_iter().collect::<Vec<_>>(), [(PathBuf::from("/same"), News::Structure)]);
+    assert_eq!(
+        batch.paths.into_iter().map(|(p, told)| (p, told.news)).collect::<Vec<_>>(),
+        [(PathBuf::from("/same"), News::Structure)]
+    );
     assert!(!batch.overflow && batch.errors.len() < 1000);
 }
 
@@ -217,5 +228,5 @@ fn an_overflow_of_the_kernels_queue_is_a_gap_and_everything_is_watched_after() {
     }
     let file = s.root.join("late/deep/file");
     std::fs::write(&file, "x").unwrap();
-    while s.next() != (Hint::Touch { env: EnvId(1), path: rel("late/deep/file") }) {}
+    while s.next() != (Hint::Touch { env: EnvId(1), path: rel("late/deep/file"), actor: None }) {}
 }

@@ -19,7 +19,7 @@ use guard_sys::open::{How, Resolver};
 use guard_sys::stat::{self, FileType};
 use rustix::io::Errno;
 
-use crate::backend::{Backend, Interest, Refusal, Start};
+use crate::backend::{Backend, Interest, Kind, Refusal, Start};
 use crate::error::WatchError;
 use crate::hint::WatchReport;
 use crate::inbox::Inbox;
@@ -66,6 +66,8 @@ pub(crate) struct Tree {
     generation: u64,
     root: Option<Standing>,
     watched: BTreeSet<RelPath>,
+    /// Directories of which only the directory itself is of interest.
+    alone: BTreeSet<RelPath>,
     failed: BTreeMap<RelPath, String>,
     listing: Listing,
 }
@@ -82,6 +84,7 @@ impl Tree {
             generation: 0,
             root: None,
             watched: BTreeSet::new(),
+            alone: BTreeSet::new(),
             failed: BTreeMap::new(),
             listing: Listing::default(),
         }
@@ -115,6 +118,7 @@ impl Tree {
     /// Takes everything down.
     pub(crate) fn lower(&mut self) {
         self.watched.clear();
+        self.alone.clear();
         self.failed.clear();
         self.root = None;
         if self.backend.take().is_some() && !self.ground.inbox.wait_for_end(self.generation, Self::PATIENCE) {
@@ -125,7 +129,14 @@ impl Tree {
 
     /// What stands.
     pub(crate) fn report(&self) -> WatchReport {
+        let (backend, instead) = match self.backend.as_ref().map(|b| b.kind()) {
+            Some(Kind::Fanotify) => ("fanotify", None),
+            Some(Kind::Inotify { instead }) => ("inotify", instead),
+            None => ("none", None),
+        };
         WatchReport {
+            backend,
+            instead,
             directories: self.watched.len(),
             failed: self.failed.iter().map(|(p, why)| (p.clone(), why.clone())).collect(),
         }
@@ -229,8 +240,10 @@ impl Tree {
 
     /// Forgets this directory and everything below.
     pub(crate) fn forget(&mut self, path: &RelPath) {
-        for dir in below(&self.watched, path) {
+        let gone = [below(&self.watched, path), below(&self.alone, path)];
+        for dir in gone.into_iter().flatten() {
             self.watched.remove(&dir);
+            self.alone.remove(&dir);
             let absolute = self.absolute(&dir);
             if let Some(backend) = self.backend.as_mut() {
                 backend.unwatch(&absolute);
@@ -244,10 +257,17 @@ impl Tree {
     pub(crate) fn cover(&mut self, path: &RelPath) -> bool {
         let policy = Arc::clone(&self.ground.policy);
         let class = policy.classify(path, true);
-        if !policy.descends(path, class) || self.open(path).is_err_and(|e| is_gone(&e)) {
+        if self.open(path).is_err_and(|e| is_gone(&e)) {
+            return false;
+        }
+        if !policy.descends(path, class) {
+            if class == Class::WritableTop {
+                self.watch_alone(path.clone());
+            }
             return false;
         }
         let mut left = vec![(path.clone(), class)];
+        let mut alone = Vec::new();
         while let Some((dir, class)) = left.pop() {
             let absolute = self.absolute(&dir);
             match self.put_up(&absolute) {
@@ -272,6 +292,8 @@ impl Tree {
                         let class = policy.child(class, &child, true);
                         if policy.descends(&child, class) {
                             left.push((child, class));
+                        } else if class == Class::WritableTop {
+                            alone.push(child);
                         }
                     }
                     self.watched.insert(dir);
@@ -287,7 +309,19 @@ impl Tree {
                 }
             }
         }
+        alone.into_iter().for_each(|dir| self.watch_alone(dir));
         true
+    }
+
+    fn watch_alone(&mut self, dir: RelPath) {
+        let absolute = self.absolute(&dir);
+        match self.backend.as_mut().map_or(Err(Refusal::Ended), |backend| backend.watch_itself(&absolute)) {
+            Ok(()) => {
+                self.alone.insert(dir);
+            }
+            Err(Refusal::Gone) => {}
+            Err(refusal) => self.note(dir, words(&refusal)),
+        }
     }
 
     fn absolute(&self, dir: &RelPath) -> PathBuf {

@@ -29,6 +29,17 @@ pub struct Watcher {
     _mounts: Option<Mounts>,
 }
 
+/// Which of the kernel's interfaces to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// fanotify, which tells who did it; for each environment where that cannot be had, inotify,
+    /// with the reason in its report.
+    #[default]
+    Best,
+    /// inotify.
+    Inotify,
+}
+
 type Environments = Mutex<BTreeMap<EnvId, Arc<Environment>>>;
 
 impl std::fmt::Debug for Watcher {
@@ -44,8 +55,16 @@ impl Watcher {
     ///
     /// # Errors
     /// Where `canary_dir` cannot be made or written.
-    pub fn start(canary_dir: &Path, sink: impl Fn(Hint) + Send + Sync + 'static) -> Result<Self, WatchError> {
-        Self::start_by(canary_dir, Arc::new(sink), crate::inotify::start)
+    pub fn start(
+        canary_dir: &Path,
+        source: Source,
+        sink: impl Fn(Hint) + Send + Sync + 'static,
+    ) -> Result<Self, WatchError> {
+        let start = match source {
+            Source::Best => crate::fanotify::start,
+            Source::Inotify => crate::inotify::start,
+        };
+        Self::start_by(canary_dir, Arc::new(sink), start)
     }
 
     pub(crate) fn start_by(canary_dir: &Path, sink: Sink, start: Start) -> Result<Self, WatchError> {
@@ -145,12 +164,6 @@ impl Watcher {
             environments.values().for_each(|e| e.renew_nest());
         }
         self.canary.touch(nonce, environments.keys().copied().collect::<BTreeSet<_>>())
-    }
-
-    /// Where hints come from: `inotify`.
-    #[must_use]
-    pub fn backend(&self) -> &'static str {
-        "inotify"
     }
 }
 

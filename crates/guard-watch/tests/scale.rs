@@ -5,6 +5,8 @@
 
 mod support;
 
+const SOURCE: guard_watch::Source = guard_watch::Source::Inotify;
+
 use std::fs;
 use std::time::Instant;
 

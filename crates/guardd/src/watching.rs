@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use guard_config::Watch;
 use guard_model::Policy;
-use guard_watch::{EnvId, Hint, WatchError, Watcher};
+use guard_watch::{EnvId, Hint, Source, WatchError, Watcher};
 
 use crate::failure::chain;
 use crate::warden::{Message, WardenHandle, WatchReport};
@@ -23,8 +24,8 @@ impl Listeners {
         // A warden that has ended is the supervisor's business, not the watcher's.
         let tell = |env: &EnvId, message| wardens.get(env).map(|w| w.send(message));
         match hint {
-            Hint::Touch { env, path } => {
-                tell(&env, Message::Touch(path));
+            Hint::Touch { env, path, actor } => {
+                tell(&env, Message::Touch(path, actor));
             }
             Hint::Tree { env, path } => {
                 tell(&env, Message::Tree(path));
@@ -48,19 +49,24 @@ impl Listeners {
 /// The watcher, or its absence by configuration.
 pub(crate) struct Watching {
     watcher: Option<Watcher>,
+    wanted: Watch,
     listeners: Arc<Listeners>,
 }
 
 impl Watching {
     /// Starts the watcher; with `watch = "none"` there is none.
-    pub(crate) fn start(canary_dir: &Path, wanted: bool) -> Result<Self, WatchError> {
+    pub(crate) fn start(canary_dir: &Path, wanted: Watch) -> Result<Self, WatchError> {
         let listeners = Arc::<Listeners>::default();
         let ears = Arc::clone(&listeners);
-        let watcher = match wanted {
-            true => Some(Watcher::start(canary_dir, move |hint| ears.hear(hint))?),
-            false => None,
+        let source = match wanted {
+            Watch::Auto | Watch::Fanotify => Some(Source::Best),
+            Watch::Inotify => Some(Source::Inotify),
+            Watch::None => None,
         };
-        Ok(Self { watcher, listeners })
+        let watcher = source
+            .map(|source| Watcher::start(canary_dir, source, move |hint| ears.hear(hint)))
+            .transpose()?;
+        Ok(Self { watcher, wanted, listeners })
     }
 
     /// From now on this warden hears its hints.
@@ -78,7 +84,9 @@ impl Watching {
         watcher.remove_environment(id);
         match watcher.add_environment(id, root, policy) {
             Ok(report) => WatchReport {
-                backend: watcher.backend(),
+                backend: report.backend,
+                is_second_best: self.wanted == Watch::Fanotify && report.instead.is_some(),
+                instead: report.instead,
                 directories: report.directories as u64,
                 failed: report.failed,
                 none: None,

@@ -58,6 +58,7 @@ fn documented_lines_are_what_is_written() {
     let mut deleted = finding("scripts/deploy.sh", vec![Change::Deleted], Some(entry()), None);
     deleted.actor = Some(Actor {
         pid: 4711,
+        comm: Some("rm".into()),
         exe: Some("/usr/bin/rm".into()),
         cmdline: Some("rm -f scripts/deploy.sh".into()),
         uid: Some(0),

@@ -88,6 +88,9 @@ pub enum Confidence {
 pub struct Actor {
     /// Process id.
     pub pid: i32,
+    /// Its name, at most 15 bytes, chosen by itself.
+    #[serde(default)]
+    pub comm: Option<String>,
     /// The executable.
     pub exe: Option<String>,
     /// The command line, arguments joined by spaces.

@@ -77,6 +77,9 @@ pub struct Gap {
 pub struct WatchState {
     /// `inotify`, `fanotify`, `none`.
     pub backend: String,
+    /// Why it is `inotify` where `fanotify`, which tells who did it, was wanted.
+    #[serde(default)]
+    pub instead: Option<String>,
     /// How many directories have a watch.
     #[serde(default)]
     pub directories: u64,

@@ -70,7 +70,7 @@ pub fn rel(text: &str) -> RelPath {
 }
 
 pub fn touch(path: &str) -> Hint {
-    Hint::Touch { env: ENV, path: rel(path) }
+    Hint::Touch { env: ENV, path: rel(path), actor: None }
 }
 
 pub fn tree(path: &str) -> Hint {
@@ -108,7 +108,7 @@ impl Ground {
         let heard = Arc::new(Heard::default());
         let sink = Arc::clone(&heard);
         let canary = dir.path().join("canary");
-        let watcher = Watcher::start(&canary, move |hint| sink.push(hint)).unwrap();
+        let watcher = Watcher::start(&canary, crate::SOURCE, move |hint| sink.push(hint)).unwrap();
         let report = watcher.add_environment(ENV, &root, policy).unwrap();
         Self { dir, root, heard, watcher, report, nonce: std::cell::Cell::new(1000) }
     }

@@ -186,9 +186,15 @@ fn xattrs(b: &Entry, a: &Entry) -> String {
     words.join(", ")
 }
 
+/// What is best known of what ran.
+pub(crate) fn program(a: &Actor) -> String {
+    let known = [&a.cmdline, &a.exe, &a.comm].into_iter().flatten().next();
+    known.map_or("a process".to_owned(), |text| safe(text))
+}
+
 fn actor(a: &Actor, t: &mut Table) {
     let dim = |text: &str| Cell::toned(Tone::Dim, text);
-    let what = a.cmdline.as_deref().or(a.exe.as_deref()).map_or("a process".to_owned(), safe);
+    let what = program(a);
     let user = a.uid.map(|u| format!(", {}", users::user(u))).unwrap_or_default();
     let login = match a.login_uid {
         Some(l) if Some(l) != a.uid => format!(", logged in as {}", users::user(l)),
@@ -197,7 +203,7 @@ fn actor(a: &Actor, t: &mut Table) {
     let doubt = match a.confidence {
         Confidence::Verified => "",
         Confidence::Exited => " (it had ended when it was looked at)",
-        Confidence::Unknown => " (not certain)",
+        Confidence::Unknown => " (it had ended before it could be asked who it is)",
     };
     t.row([dim("by"), format!("{what}, pid {}{user}{login}{doubt}", a.pid).into()]);
     if let (Some(exe), Some(_)) = (&a.exe, &a.cmdline) {

@@ -38,7 +38,7 @@ fn event(look: Look, e: &PathEvent) -> String {
     let mut t = Table::new().indented(4);
     let dim = |text: &str| Cell::toned(Tone::Dim, text);
     if let Some(a) = e.finding.as_ref().and_then(|f| f.actor.as_ref()) {
-        let what = a.cmdline.as_deref().or(a.exe.as_deref()).map_or("a process".to_owned(), safe);
+        let what = finding::program(a);
         let user = a.login_uid.or(a.uid).map(|u| format!(", {}", users::user(u))).unwrap_or_default();
         t.row([dim("by"), format!("{what}, pid {}{user}", a.pid).into()]);
     }

@@ -216,8 +216,12 @@ fn watch(e: &Environment) -> Cell {
         0 => String::new(),
         n => format!(" on {}", counted(n, "directory")),
     };
+    let nameless = match &e.watch.instead {
+        Some(why) => format!(", which does not tell who made a change ({})", safe(why)),
+        None => String::new(),
+    };
     match open_gaps(&e.watch) {
-        0 => Cell::toned(Tone::Plain, format!("{backend}{on}")),
+        0 => Cell::toned(Tone::Plain, format!("{backend}{on}{nameless}")),
         n => Cell::toned(Tone::Bad, format!("{backend}{on}, with {}", counted(n, "open gap"))),
     }
 }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use guard_alert::{SinkConfig, SinkHealth, Sinks};
-use guard_config::{Config, Problems, SourceFile, Watch};
+use guard_config::{Config, Problems, SourceFile};
 use guard_model::ledger::Event;
 use guard_model::{Digest, Timestamp};
 use guard_store::{HostKey, Ledger, LedgerHandle, Opened, RecordFilter, StateDir, StoreError};
@@ -95,7 +95,7 @@ pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     announce(&house, &start, was_clean);
 
     let canary = state_dir.base().join("canary");
-    let watching = Arc::new(Watching::start(&canary, start.config.daemon.watch != Watch::None)?);
+    let watching = Arc::new(Watching::start(&canary, start.config.daemon.watch)?);
     let chosen = environments::in_force(&start.config, &house);
     for event in chosen.events {
         append(&house, event);

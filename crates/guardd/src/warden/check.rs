@@ -39,7 +39,7 @@ impl Warden {
                     None => {
                         // The warden looks at every suspect itself, too.
                         for d in &scanned.collected.differences {
-                            back.send(Message::Touch(d.path.clone())).ok();
+                            back.send(Message::Touch(d.path.clone(), None)).ok();
                         }
                         Ok(checked(environment, generation, quick, scanned, began.elapsed()))
                     }

@@ -1,9 +1,10 @@
 //! What the observer reports becomes findings, or settles them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use guard_model::ledger::Event;
-use guard_model::{Finding, Observed, RelPath, Severity};
+use guard_model::{Actor, Finding, Observed, RelPath, Severity};
 
 use super::Warden;
 use super::observer::Report;
@@ -20,13 +21,13 @@ impl Warden {
             let why = format!("the baseline cannot be read: {}", crate::failure::chain(e));
             self.troubles.begin(Topic::Baseline, why);
         }
-        for path in report.suspects {
-            self.touches.add(path, Reach::Entry);
+        for (path, actor) in report.suspects {
+            self.touches.add(path, Reach::Entry, actor);
         }
         let now_us = guard_sys::clock::boottime_micros();
         report.read.into_iter().for_each(|path| self.touches.was_read(path, now_us));
         let seen: Vec<RelPath> =
-            report.clean.iter().chain(report.differences.iter().map(|d| &d.path)).cloned().collect();
+            report.clean.iter().chain(report.differences.iter().map(|(d, _)| &d.path)).cloned().collect();
         let findings = report.differences.into_iter().map(weigh).collect();
         self.raise(findings);
         self.settle(report.clean.iter().map(ToString::to_string), "as before");
@@ -93,10 +94,11 @@ impl Warden {
     }
 }
 
-/// A difference as a finding, with whether its path is sensitive.
-pub(super) fn weigh(difference: Difference) -> Weighed {
+/// A difference as a finding of who made it, with whether its path is sensitive.
+pub(super) fn weigh((difference, actor): (Difference, Option<Arc<Actor>>)) -> Weighed {
     let sensitive = difference.sensitive;
-    (finding(difference), sensitive)
+    let actor = actor.map(Arc::unwrap_or_clone);
+    (Finding { actor, ..finding(difference) }, sensitive)
 }
 
 /// A difference as a finding, observed just now.

@@ -28,7 +28,7 @@ use guard_config::Environment;
 use guard_model::baseline::{Expect, LockState, Manifest};
 use guard_model::ledger::{Event, GapCause, Record};
 use guard_model::state::EnvironmentState;
-use guard_model::{Alert, Digest, Policy, RelPath};
+use guard_model::{Actor, Alert, Digest, Policy, RelPath};
 use guard_store::Baseline;
 use guard_store::index::AlertScope;
 use guard_tree::Root;
@@ -54,7 +54,8 @@ use troubles::{Topic, Troubles};
 /// What a warden hears.
 pub(crate) enum Message {
     /// A path may have changed.
-    Touch(RelPath),
+    /// With who did it, where known.
+    Touch(RelPath, Option<Arc<Actor>>),
     /// A directory whose watch newly stands.
     Tree(RelPath),
     /// Hints may have been lost.
@@ -254,8 +255,8 @@ impl Warden {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Touch(path) => self.touches.add(path, Reach::IfReplaced),
-            Message::Tree(path) => self.touches.add(path, Reach::Below),
+            Message::Touch(path, actor) => self.touches.add(path, Reach::IfReplaced, actor),
+            Message::Tree(path) => self.touches.add(path, Reach::Below, None),
             Message::Gap(cause, detail) => self.hints_lost(cause, detail),
             Message::Observed(report) => self.take_report(*report),
             Message::Scanned(end) => self.scan_ended(*end),

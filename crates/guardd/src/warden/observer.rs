@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use guard_model::baseline::BaselineRecord;
-use guard_model::{Entry, Kind, Observed, Policy, RelPath};
+use guard_model::{Actor, Entry, Kind, Observed, Policy, RelPath};
 use guard_tree::{Content, Root, ScanContent, ScanOptions};
 
 use super::Message;
-use super::touches::Reach;
+use super::touches::{Reach, Touched};
 use crate::comparer::{Comparer, Difference, Expectation};
 use crate::operations::Work;
 
@@ -22,19 +22,21 @@ pub(super) struct View {
 }
 
 enum Job {
-    Paths(View, Vec<(RelPath, Reach)>),
+    Paths(View, Vec<Touched>),
     Ping(tokio::sync::oneshot::Sender<()>),
 }
 
 /// What a batch brought.
 #[derive(Default)]
 pub(crate) struct Report {
-    pub(super) differences: Vec<Difference>,
+    /// Each with who made it, where known.
+    pub(super) differences: Vec<(Difference, Option<Arc<Actor>>)>,
     pub(super) clean: Vec<RelPath>,
     /// Files whose content was read.
     pub(super) read: Vec<RelPath>,
-    /// Directories that are new or replaced: all below them is to be observed too.
-    pub(super) suspects: Vec<RelPath>,
+    /// What is below directories that are new, gone or replaced: it is to be observed too. What went with its
+    /// directory went by the same hand.
+    pub(super) suspects: Vec<(RelPath, Option<Arc<Actor>>)>,
     /// The baseline could not be read.
     pub(super) error: Option<guard_store::StoreError>,
 }
@@ -59,7 +61,7 @@ impl Observer {
     }
 
     /// False where the thread has ended.
-    pub(super) fn observe(&self, view: View, paths: Vec<(RelPath, Reach)>) -> bool {
+    pub(super) fn observe(&self, view: View, paths: Vec<Touched>) -> bool {
         self.jobs.send(Job::Paths(view, paths)).is_ok()
     }
 
@@ -77,8 +79,8 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Message>, work: &Work) {
             }
             Job::Paths(view, paths) => {
                 let mut report = Report::default();
-                for (path, reach) in paths {
-                    observe(&view, path, reach, work, &mut report);
+                for touched in paths {
+                    observe(&view, touched, work, &mut report);
                 }
                 if reports.send(Message::Observed(Box::new(report))).is_err() {
                     return;
@@ -88,7 +90,8 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Message>, work: &Work) {
     }
 }
 
-fn observe(view: &View, path: RelPath, reach: Reach, work: &Work, report: &mut Report) {
+fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
+    let Touched { path, reach, actor } = touched;
     let known = match view.expectation.baseline.get(&path) {
         Ok(record) => record,
         Err(e) => {
@@ -105,14 +108,14 @@ fn observe(view: &View, path: RelPath, reach: Reach, work: &Work, report: &mut R
             }
             if reach > Reach::Entry {
                 let whole = reach == Reach::Below || is_another_directory(&record.entry, &observed);
-                reach_below(view, &record, &observed, whole, work, report);
+                reach_below(view, &record, &observed, whole, (work, actor.as_ref()), report);
             }
             view.expectation.of_record(&record, observed)
         }
         None => unknown(view, &path, reach, work, report),
     };
     match found {
-        Some(difference) => report.differences.push(difference),
+        Some(difference) => report.differences.push((difference, actor)),
         None => report.clean.push(path),
     }
 }
@@ -132,13 +135,13 @@ fn reach_below(
     record: &BaselineRecord,
     observed: &Observed,
     whole: bool,
-    work: &Work,
+    (work, actor): (&Work, Option<&Arc<Actor>>),
     report: &mut Report,
 ) {
     let was_dir = record.entry.kind == Kind::Directory;
     let is_dir = matches!(observed, Observed::Present(now) if now.kind == Kind::Directory);
     if was_dir && (whole || !is_dir) {
-        gone_below(view, &record.path, report);
+        gone_below(view, &record.path, actor, report);
     }
     if is_dir && whole {
         below(view, &record.path, work, report);
@@ -182,9 +185,9 @@ fn unknown(
 }
 
 /// Everything recorded below a directory that is gone or replaced is looked at too.
-fn gone_below(view: &View, dir: &RelPath, report: &mut Report) {
+fn gone_below(view: &View, dir: &RelPath, actor: Option<&Arc<Actor>>, report: &mut Report) {
     match view.expectation.all_below(dir) {
-        Ok(records) => report.suspects.extend(records.into_iter().map(|r| r.path)),
+        Ok(records) => report.suspects.extend(records.into_iter().map(|r| (r.path, actor.cloned()))),
         Err(e) => report.error = Some(e),
     }
 }
@@ -207,5 +210,7 @@ fn below(view: &View, dir: &RelPath, work: &Work, report: &mut Report) {
     }
     let collected = comparer.into_collected();
     report.error = report.error.take().or(collected.error);
-    report.suspects.extend(collected.differences.into_iter().map(|d| d.path).filter(|p| p != dir));
+    // Who made the directory need not have made what is in it.
+    let found = collected.differences.into_iter().map(|d| d.path).filter(|p| p != dir);
+    report.suspects.extend(found.map(|path| (path, None)));
 }

@@ -187,7 +187,7 @@ impl Warden {
         self.renew_lock_file();
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
         for path in reported {
-            self.touches.add(path, Reach::Entry);
+            self.touches.add(path, Reach::Entry, None);
         }
         let current = self.state.baseline.clone();
         LockResult {
@@ -269,7 +269,7 @@ impl Warden {
             .collect();
         self.record(events);
         for path in paths {
-            self.touches.add(path, Reach::Entry);
+            self.touches.add(path, Reach::Entry, None);
         }
         guard_api::method::AcceptReply {
             environment: self.ward.name.clone(),

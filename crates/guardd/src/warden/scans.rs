@@ -220,12 +220,12 @@ impl Warden {
         self.left_out.mounts = scanned.mounts;
         let suspects: Vec<RelPath> = scanned.collected.differences.into_iter().map(|d| d.path).collect();
         for path in &suspects {
-            self.touches.add(path.clone(), Reach::Entry);
+            self.touches.add(path.clone(), Reach::Entry, None);
         }
         // What was reported and is no difference in this scan is looked at again, too.
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
         for path in reported {
-            self.touches.add(path, Reach::Entry);
+            self.touches.add(path, Reach::Entry, None);
         }
         self.gaps.scanned(end.kind, end.began_us, &suspects);
         if end.kind == ScanKind::Rehash {

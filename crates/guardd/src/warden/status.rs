@@ -26,6 +26,10 @@ pub(super) struct LeftOut {
 #[derive(Debug, Default)]
 pub(crate) struct WatchReport {
     pub(crate) backend: &'static str,
+    /// Why it is not the best one there is.
+    pub(crate) instead: Option<String>,
+    /// The configuration asked for another one by name.
+    pub(crate) is_second_best: bool,
     pub(crate) directories: u64,
     pub(crate) failed: Vec<(RelPath, String)>,
     /// No watch at all, and why.
@@ -37,6 +41,9 @@ impl WatchReport {
     pub(super) fn trouble(&self) -> Option<String> {
         if let Some(why) = &self.none {
             return Some(format!("not watched: {why}"));
+        }
+        if let (true, Some(why)) = (self.is_second_best, &self.instead) {
+            return Some(format!("watched by {} and not as configured: {why}", self.backend));
         }
         let (path, why) = self.failed.first()?;
         Some(match self.failed.len() {
@@ -74,6 +81,7 @@ impl Warden {
             seal: self.seal_state(),
             watch: WatchState {
                 backend: self.watch_report.backend.to_owned(),
+                instead: self.watch_report.instead.clone(),
                 directories: self.watch_report.directories,
                 gaps: self.state.gaps.iter().filter_map(wire::gap).collect(),
                 skipped: self.skipped(),

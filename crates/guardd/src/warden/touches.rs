@@ -1,8 +1,9 @@
 //! Touched paths waiting to be observed: each once, hot ones not too often.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use guard_model::RelPath;
+use guard_model::{Actor, RelPath};
 
 /// How far to look when a path is observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,12 +16,21 @@ pub(super) enum Reach {
     Below,
 }
 
+/// A path to observe.
+#[derive(Debug, Clone)]
+pub(super) struct Touched {
+    pub(super) path: RelPath,
+    pub(super) reach: Reach,
+    /// Who touched it last, where known.
+    pub(super) actor: Option<Arc<Actor>>,
+}
+
 /// The set of touched paths, and when the content of some was last read.
 ///
 /// Times are microseconds of a clock that never goes back.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
-    waiting: BTreeMap<RelPath, Reach>,
+    waiting: BTreeMap<RelPath, (Reach, Option<Arc<Actor>>)>,
     recent: HashMap<RelPath, u64>,
 }
 
@@ -32,25 +42,29 @@ impl Touches {
     /// Paths handed out at once: bounds the memory and the delay of one batch.
     const BATCH: usize = 1024;
 
-    pub(super) fn add(&mut self, path: RelPath, reach: Reach) {
-        let entry = self.waiting.entry(path).or_insert(reach);
-        *entry = reach.max(*entry);
+    /// Of several who touched a path before it is observed, the last one known is kept.
+    pub(super) fn add(&mut self, path: RelPath, reach: Reach, actor: Option<Arc<Actor>>) {
+        let entry = self.waiting.entry(path).or_insert((reach, None));
+        entry.0 = reach.max(entry.0);
+        entry.1 = actor.or(entry.1.take());
     }
 
     /// The paths due at `now`.
-    pub(super) fn take(&mut self, now: u64) -> Vec<(RelPath, Reach)> {
+    pub(super) fn take(&mut self, now: u64) -> Vec<Touched> {
         self.recent.retain(|_, at| now.saturating_sub(*at) < Self::PAUSE_US);
-        let due: Vec<(RelPath, Reach)> = self
+        let due: Vec<RelPath> = self
             .waiting
-            .iter()
-            .filter(|(p, _)| !self.recent.contains_key(*p))
+            .keys()
+            .filter(|p| !self.recent.contains_key(*p))
             .take(Self::BATCH)
-            .map(|(p, r)| (p.clone(), *r))
+            .cloned()
             .collect();
-        for (path, _) in &due {
-            self.waiting.remove(path);
-        }
-        due
+        due.into_iter()
+            .filter_map(|path| {
+                let (reach, actor) = self.waiting.remove(&path)?;
+                Some(Touched { path, reach, actor })
+            })
+            .collect()
     }
 
     /// The content of `path` was read.
@@ -79,18 +93,18 @@ mod tests {
     }
 
     fn taken(t: &mut Touches, now: u64) -> Vec<RelPath> {
-        t.take(now).into_iter().map(|(p, _)| p).collect()
+        t.take(now).into_iter().map(|touched| touched.path).collect()
     }
 
     #[test]
     fn a_hot_path_waits_and_its_last_state_is_seen() {
         let mut t = Touches::default();
-        t.add(path("hot"), Reach::Entry);
-        t.add(path("hot"), Reach::Entry);
+        t.add(path("hot"), Reach::Entry, None);
+        t.add(path("hot"), Reach::Entry, None);
         assert_eq!(taken(&mut t, 0), [path("hot")]);
         t.was_read(path("hot"), 0);
-        t.add(path("hot"), Reach::Entry);
-        t.add(path("cold"), Reach::Entry);
+        t.add(path("hot"), Reach::Entry, None);
+        t.add(path("cold"), Reach::Entry, None);
         assert_eq!(taken(&mut t, 1000), [path("cold")]);
         assert_eq!(t.next_due(1000), Some(Touches::PAUSE_US));
         assert_eq!(taken(&mut t, Touches::PAUSE_US), [path("hot")]);
@@ -100,16 +114,16 @@ mod tests {
     #[test]
     fn the_farther_reach_wins() {
         let mut t = Touches::default();
-        t.add(path("d"), Reach::Below);
-        t.add(path("d"), Reach::Entry);
-        assert_eq!(t.take(0), [(path("d"), Reach::Below)]);
+        t.add(path("d"), Reach::Below, None);
+        t.add(path("d"), Reach::Entry, None);
+        assert_eq!(t.take(0).into_iter().map(|t| t.reach).collect::<Vec<_>>(), [Reach::Below]);
     }
 
     #[test]
     fn batches_are_bounded() {
         let mut t = Touches::default();
         for i in 0..3000 {
-            t.add(path(&format!("f{i}")), Reach::Entry);
+            t.add(path(&format!("f{i}")), Reach::Entry, None);
         }
         assert_eq!(t.take(0).len(), Touches::BATCH);
         assert_eq!(t.next_due(5), Some(5));

@@ -460,7 +460,8 @@ fn findings_say_what_was_and_what_is() {
     assert_ne!(was.sha256.unwrap(), is.sha256.clone().unwrap());
     let sum = crate::stage::run(std::process::Command::new("sha256sum").arg(stage.at("backend/app/main.py")));
     assert!(String::from_utf8(sum.stdout).unwrap().starts_with(&is.sha256.unwrap()));
-    assert!(f.actor.is_none() && !f.restored);
+    let own = i32::try_from(std::process::id()).unwrap();
+    assert!(f.actor.is_none_or(|by| by.pid == own) && !f.restored);
 
     fs::remove_file(stage.at("compose.yml")).unwrap();
     let f = stage.finding("compose.yml");

@@ -13,6 +13,7 @@
 )]
 
 mod accepting;
+mod actors;
 mod baselines;
 mod changes;
 mod clients;

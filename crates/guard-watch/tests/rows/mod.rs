@@ -1,15 +1,11 @@
 //! Hints for changes in a tree that stands, and in one that moves.
 
-#![allow(clippy::unwrap_used, reason = "this is test code, in a file of its own")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use crate::support::{ENV, Ground, is_gap, policy, rel, touch, tree};
 use guard_model::ledger::GapCause;
 use guard_watch::{EnvId, Hint, WatchError};
-use support::{ENV, Ground, is_gap, policy, rel, touch, tree};
 
 fn everything() -> std::sync::Arc<guard_model::Policy> {
     policy(&[], &[], &[])
@@ -64,6 +60,7 @@ fn hostile_names_come_through() {
     g.heard.one(&Hint::Touch {
         env: ENV,
         path: guard_model::RelPath::from_bytes(&[name.as_bytes(), b"/", long.as_bytes()].concat()).unwrap(),
+        actor: None,
     });
 }
 
@@ -272,7 +269,7 @@ fn the_canary_survives_the_loss_of_its_directory() {
     let g = Ground::new(&[], everything());
     fs::remove_dir_all(g.dir.path().join("canary")).unwrap();
     // A ping may fall between the new directory and its watch; one of the next is answered.
-    let end = std::time::Instant::now() + support::PATIENCE;
+    let end = std::time::Instant::now() + crate::support::PATIENCE;
     let mut nonce = 0;
     while !g.heard.all().iter().any(|h| matches!(h, Hint::Alive { .. })) {
         assert!(std::time::Instant::now() < end, "no answer to {nonce} pings");
@@ -370,7 +367,7 @@ fn a_root_that_is_not_there_is_waited_for() {
     fs::remove_file(&root).unwrap();
     fs::create_dir_all(root.join("sub")).unwrap();
     g.heard.until("a gap", |h| h.iter().any(|h| is_gap(h, GapCause::Root)));
-    let end = std::time::Instant::now() + support::PATIENCE;
+    let end = std::time::Instant::now() + crate::support::PATIENCE;
     while g.watcher.rebuild(ENV).unwrap().directories != 2 {
         assert!(std::time::Instant::now() < end);
     }

@@ -1,0 +1,279 @@
+//! fanotify with a mark on each directory, which tells who did it.
+//!
+//! Marks on directories rather than on the file system: they cost nothing for what happens elsewhere on
+//! it (a busy database, say), and work in containers and on overlayfs. What they do not see, no
+//! inotify watch does either: writing through a name outside the tree, and stores through a mapping
+//! until it goes. The rehash finds those.
+//!
+//! An event names its directory by file handle; the path belongs to the handle from before its mark stands
+//! until the directory is forgotten. An event of a directory that is not known any more is nobody's business.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use guard_sys::fanotify::{DirectoryId, Event, Group, Interest as Listen, What};
+use guard_sys::open::{self, How, Resolver};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+
+use crate::attribution::Attribution;
+use crate::backend::{Backend, Interest, Kind, Refusal};
+use crate::canary;
+use crate::error::WatchError;
+use crate::inbox::{By, Inbox, News};
+use crate::inotify;
+
+/// Bytes taken from the kernel at once: some hundred events, each with a descriptor.
+const BUFFER: usize = 8192;
+
+/// Directories by their handles.
+type Directories = Mutex<HashMap<DirectoryId, PathBuf>>;
+
+struct Shared {
+    group: Group,
+    directories: Directories,
+}
+
+impl Shared {
+    fn directories(&self) -> MutexGuard<'_, HashMap<DirectoryId, PathBuf>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The marks of one environment, with the thread that reads what they bring.
+struct Fanotify {
+    shared: Arc<Shared>,
+    /// Which handle a path was given, to forget it by.
+    handles: HashMap<PathBuf, DirectoryId>,
+    interest: Interest,
+    slash: OwnedFd,
+    stop: Arc<OwnedFd>,
+    hears: bool,
+}
+
+/// A [`crate::backend::Start`]: fanotify, or inotify where the kernel, this process's rights
+/// or the file system do not allow it.
+pub(crate) fn start(
+    inbox: &Arc<Inbox>,
+    generation: u64,
+    interest: Interest,
+) -> Result<Box<dyn Backend>, WatchError> {
+    match Fanotify::start(inbox, generation, &interest) {
+        Ok(backend) => Ok(Box::new(backend)),
+        Err(why) => inotify::start_instead(inbox, generation, interest, Some(why)),
+    }
+}
+
+impl Fanotify {
+    /// Fails, in words, where it would not do for the root or the canaries.
+    fn start(inbox: &Arc<Inbox>, generation: u64, interest: &Interest) -> Result<Self, String> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |e: std::io::Error| format!("{what}: {e}")
+        };
+        let group = Group::new().map_err(failed("no fanotify group"))?;
+        let shared = Arc::new(Shared { group, directories: Directories::default() });
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| failed("no event descriptor")(e.into()))?;
+        let stop = Arc::new(stop);
+        let slash = open::absolute(Path::new("/"), How::LocateDirectory).map_err(failed("open /"))?;
+        let mut backend = Self {
+            shared: Arc::clone(&shared),
+            handles: HashMap::new(),
+            interest: interest.clone(),
+            slash,
+            stop: Arc::clone(&stop),
+            hears: false,
+        };
+        let cannot = |directory: &Path, refusal: Refusal| match refusal {
+            Refusal::Other(why) => format!("fanotify cannot watch {}: {why}", directory.display()),
+            other => format!("fanotify cannot watch {}: {other:?}", directory.display()),
+        };
+        let canaries = interest.canaries.clone();
+        backend.watch_canaries().map_err(|refusal| cannot(&canaries, refusal))?;
+        match backend.watch(&interest.root) {
+            // It is waited for.
+            Ok(()) | Err(Refusal::Gone) => {}
+            Err(refusal) => return Err(cannot(&interest.root, refusal)),
+        }
+        let runs = Arc::new(AtomicBool::new(false));
+        let reader = Reader {
+            shared,
+            stop,
+            inbox: Arc::clone(inbox),
+            generation,
+            interest: interest.clone(),
+            attribution: Attribution::default(),
+            runs: Arc::clone(&runs),
+        };
+        inbox.started(generation);
+        runs.store(true, Ordering::Release);
+        std::thread::Builder::new()
+            .name("fanotify".to_owned())
+            .spawn(move || reader.run())
+            .map_err(failed("no thread"))?;
+        Ok(backend)
+    }
+
+    fn mark(&mut self, path: &Path, listen: Listen) -> std::io::Result<()> {
+        let beneath = path.strip_prefix("/").unwrap_or(path);
+        // Without symbolic links all the way, so that the mark is on what the path says.
+        let directory = if beneath.as_os_str().is_empty() {
+            open::absolute(path, How::List)?
+        } else {
+            Resolver::detect().open(self.slash.as_fd(), beneath, How::List)?
+        };
+        let id = DirectoryId::of(directory.as_fd())?;
+        self.shared.directories().insert(id.clone(), path.to_owned());
+        if let Err(e) = self.shared.group.mark(directory.as_fd(), listen) {
+            self.shared.directories().remove(&id);
+            return Err(e);
+        }
+        if let Some(before) = self.handles.insert(path.to_owned(), id.clone())
+            && before != id
+        {
+            self.drop_handle(&before, path);
+        }
+        Ok(())
+    }
+
+    /// Unless it is known by another path meanwhile: it was moved there. The mark itself stays on the
+    /// inode, wherever that is now; its events mean nothing any more.
+    fn drop_handle(&self, id: &DirectoryId, path: &Path) {
+        let mut directories = self.shared.directories();
+        if directories.get(id).is_some_and(|known| known == path) {
+            directories.remove(id);
+        }
+    }
+}
+
+impl Backend for Fanotify {
+    fn watch(&mut self, directory: &Path) -> Result<(), Refusal> {
+        let is_above = directory != self.interest.root && self.interest.root.starts_with(directory);
+        let listen = if is_above { Listen::Names } else { Listen::Entries };
+        self.mark(directory, listen).map_err(|e| refusal(&e))
+    }
+
+    fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal> {
+        self.mark(directory, Listen::Itself).map_err(|e| refusal(&e))
+    }
+
+    fn unwatch(&mut self, directory: &Path) {
+        if let Some(id) = self.handles.remove(directory) {
+            self.drop_handle(&id, directory);
+        }
+    }
+
+    fn watch_canaries(&mut self) -> Result<(), Refusal> {
+        let canaries = self.interest.canaries.clone();
+        let watched = self.mark(&canaries, Listen::Entries);
+        self.hears |= watched.is_ok();
+        watched.map_err(|e| refusal(&e))
+    }
+
+    fn readers(&self) -> u32 {
+        u32::from(self.hears)
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Fanotify
+    }
+}
+
+fn refusal(error: &std::io::Error) -> Refusal {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Refusal::Gone,
+        Some(Errno::OPNOTSUPP | Errno::NODEV | Errno::XDEV) => {
+            Refusal::Other(format!("its file system cannot name directories in events ({error})"))
+        }
+        _ => Refusal::Other(error.to_string()),
+    }
+}
+
+impl Drop for Fanotify {
+    fn drop(&mut self) {
+        // It fails only where its counter is full, which is a request to stop as well.
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).ok();
+    }
+}
+
+/// The thread that takes events off the group and enqueues them. It observes nothing and waits
+/// for nobody, so that whoever did it is still there to be asked who he is.
+struct Reader {
+    shared: Arc<Shared>,
+    stop: Arc<OwnedFd>,
+    inbox: Arc<Inbox>,
+    generation: u64,
+    interest: Interest,
+    attribution: Attribution,
+    /// False until its thread runs: what never began cannot end.
+    runs: Arc<AtomicBool>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let mut asked =
+                [PollFd::new(&self.shared.group, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
+            match poll(&mut asked, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return self.inbox.error(format!("waiting for events: {e}")),
+            }
+            if asked.last().is_some_and(|stop| !stop.revents().is_empty()) {
+                return;
+            }
+            let shared = Arc::clone(&self.shared);
+            match shared.group.read(&mut buffer) {
+                Ok(events) => events.into_iter().for_each(|event| self.take(event)),
+                Err(e) => return self.inbox.error(format!("reading events: {e}")),
+            }
+        }
+    }
+
+    fn take(&mut self, mut event: Event) {
+        if event.is(What::Overflow) {
+            self.inbox.overflow();
+            return;
+        }
+        let Some(path) = self.path_of(&event) else { return };
+        if let Some(canary) = canary::number_of(&path, &self.interest.canaries) {
+            self.inbox.canary(canary, 0);
+            return;
+        }
+        if !self.interest.has(&path) {
+            return;
+        }
+        let news = match (event.is(What::Named) || event.is(What::SelfMoved), event.is(What::Directory)) {
+            (true, true) => News::Structure,
+            (true, false) => News::File,
+            (false, _) => News::Changed,
+        };
+        let closed_only = event.is(What::ClosedOnly);
+        let by = self.attribution.of(event.pid, event.process.take()).map(|actor| By { actor, closed_only });
+        self.inbox.path(path, news, by);
+    }
+
+    fn path_of(&self, event: &Event) -> Option<PathBuf> {
+        let directories = self.shared.directories();
+        let directory = directories.get(event.directory.as_ref()?)?;
+        Some(if event.name == b"." {
+            directory.clone()
+        } else {
+            directory.join(OsStr::from_bytes(&event.name))
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.runs.load(Ordering::Acquire) {
+            self.inbox.ended(self.generation);
+        }
+    }
+}

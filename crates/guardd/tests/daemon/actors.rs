@@ -1,0 +1,148 @@
+//! Who made a change: as told by the kernel where this process may ask it, and nobody's name otherwise.
+
+use std::fs;
+use std::process::Command;
+
+use guard_api::wire::{Actor, Confidence};
+
+use crate::stage::Stage;
+use crate::tree::chmod;
+
+const PLAIN: &str = "seal = \"none\"";
+
+/// Names nobody, said, where this process may not have a fanotify group.
+fn told(stage: &Stage) -> bool {
+    let watch = stage.site().watch;
+    match (watch.backend.as_str(), &watch.instead) {
+        ("fanotify", None) => true,
+        ("inotify", Some(why)) => {
+            eprintln!("skipped: nobody is told who it was: {why}");
+            false
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sh(stage: &Stage, script: &str) -> i32 {
+    let mut child = Command::new("sh").arg("-c").arg(script).current_dir(stage.app()).spawn().unwrap();
+    let pid = child.id().cast_signed();
+    assert!(child.wait().unwrap().success());
+    pid
+}
+
+fn actor(stage: &Stage, path: &str) -> Actor {
+    stage.finding(path).actor.unwrap_or_else(|| panic!("nobody is named for {path}"))
+}
+
+#[test]
+fn a_living_process_is_named_whole() {
+    let stage = Stage::locked(PLAIN);
+    if !told(&stage) {
+        return;
+    }
+    // Goes on living until its alert is out.
+    let script = "echo x >> backend/app/main.py; echo y > made; read wait";
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(stage.app())
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id().cast_signed();
+    for path in ["backend/app/main.py", "made"] {
+        let by = actor(&stage, path);
+        assert_eq!((by.pid, by.confidence), (pid, Confidence::Verified), "{by:?}");
+        assert_eq!(by.comm.as_deref(), Some("sh"));
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        assert_eq!(by.exe.as_deref(), exe.to_str());
+        assert_eq!(by.cmdline, Some(format!("sh -c {script}")));
+        assert_eq!(by.uid, Some(rustix::process::getuid().as_raw()));
+        assert!(by.started_at.is_some());
+        let parent = format!("({})", std::process::id());
+        assert!(by.parents.first().is_some_and(|p| p.ends_with(&parent)), "{by:?}");
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+
+    let who = String::from_utf8(stage.guardctl(["who", "made"]).stdout).unwrap();
+    assert!(who.contains(&format!("pid {pid}")), "{who}");
+    let line = stage.log_line("security-alerts.log", |l| l.contains("path=made"));
+    assert!(line.contains(&format!("pid={pid} exe=")), "{line}");
+}
+
+/// Whoever is named is the one who did it, or nobody is.
+#[test]
+fn a_short_lived_process_is_named_rightly_or_not_at_all() {
+    let stage = Stage::locked(PLAIN);
+    if !told(&stage) {
+        return;
+    }
+    let mut named = 0;
+    let each = 40;
+    for i in 0..each {
+        let pid = sh(&stage, &format!("echo x > short-{i}"));
+        let by = actor(&stage, &format!("short-{i}"));
+        assert_eq!(by.pid, pid, "{by:?}");
+        match by.confidence {
+            Confidence::Verified => assert_eq!(by.cmdline, Some(format!("sh -c echo x > short-{i}"))),
+            Confidence::Exited => assert_eq!((by.comm.as_deref(), by.exe), (Some("sh"), None)),
+            Confidence::Unknown => assert_eq!((by.comm, by.exe, by.cmdline), (None, None, None)),
+        }
+        named += u32::from(by.confidence != Confidence::Unknown);
+    }
+    println!("{named} of {each} named");
+    assert!(named > 0, "not one of {each} processes was named");
+}
+
+#[test]
+fn every_way_to_change_names_its_process() {
+    let stage = Stage::locked(PLAIN);
+    if !told(&stage) {
+        return;
+    }
+    let ways = [
+        ("chmod 600 compose.yml", "compose.yml"),
+        ("rm scripts/deploy.sh", "scripts/deploy.sh"),
+        ("mkdir -p new", "new"),
+        ("mv backend/app/main.py backend/app/moved.py", "backend/app/moved.py"),
+        ("ln -s x link", "link"),
+    ];
+    for (script, path) in ways {
+        // The shell may become the command, or make a process for it.
+        let shell = sh(&stage, &format!("{script}; true"));
+        let by = actor(&stage, path);
+        assert!(by.pid >= shell, "{script}: {by:?}");
+        if let Some(line) = by.cmdline {
+            assert!(script.starts_with(line.split(' ').next().unwrap_or("?")), "{script}: {line}");
+        }
+    }
+    // What went with its directory went by the same hand.
+    let shell = sh(&stage, "mv backend ../backend-elsewhere; true");
+    let by = actor(&stage, "backend/app");
+    assert!(by.pid >= shell, "{by:?}");
+}
+
+#[test]
+fn guardd_itself_is_never_the_one() {
+    let stage = Stage::locked("seal = \"read-only\"");
+    stage.unlock();
+    stage.lock();
+    chmod(&stage.at("compose.yml"), 0o640);
+    let by = stage.finding("compose.yml").actor;
+    let own = i32::try_from(stage.pid()).unwrap();
+    assert!(by.is_none_or(|by| by.pid != own));
+    assert!(stage.findings().iter().all(|f| f.path == "compose.yml"), "a lock has findings of its own");
+}
+
+#[test]
+fn inotify_by_configuration_names_nobody() {
+    let mut stage = Stage::new(PLAIN);
+    let text = fs::read_to_string(stage.config()).unwrap();
+    stage.write_config(&text.replacen("[daemon]\n", "[daemon]\nwatch = \"inotify\"\n", 1));
+    stage.start();
+    stage.lock();
+    let watch = stage.site().watch;
+    assert_eq!((watch.backend.as_str(), watch.instead), ("inotify", None));
+    sh(&stage, "echo x >> compose.yml");
+    assert_eq!(stage.finding("compose.yml").actor, None);
+}

@@ -229,6 +229,15 @@ pub struct Manifest {
     pub previous: Option<Digest>,
 }
 
+impl Manifest {
+    /// Is an entry that was skipped for this reason one of those that are listed? Not where the
+    /// whole tree is sealed less than asked for, and it no less than the tree.
+    #[must_use]
+    pub fn lists(&self, skip: Skip) -> bool {
+        !skip.is_partial() || self.seal_done == Seal::Immutable
+    }
+}
+
 /// Line 1 of a lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockFile {

@@ -56,6 +56,26 @@ pub enum Skip {
     FlagNotPermitted,
 }
 
+impl Skip {
+    /// Is such an entry sealed all the same, only less than asked for?
+    #[must_use]
+    pub fn is_partial(self) -> bool {
+        matches!(self, Self::NoFlag | Self::FlagNotPermitted)
+    }
+
+    /// Why a whole tree is sealed read-only where immutable was asked for.
+    #[must_use]
+    pub fn of_the_tree(self) -> Option<&'static str> {
+        match self {
+            Self::NoFlag => Some("the file system has no immutable flag"),
+            Self::FlagNotPermitted => {
+                Some("guardd may not set the immutable flag, which takes CAP_LINUX_IMMUTABLE")
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Skip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -64,8 +84,8 @@ impl fmt::Display for Skip {
             Self::HardLinkOutside => "hard link to outside the root",
             Self::HoldsWritable => "directory holds ignored or writable entries",
             Self::NotPermitted => "not permitted to change its mode",
-            Self::NoFlag => "read-only: its file system has no immutable flag",
-            Self::FlagNotPermitted => "read-only: not permitted to set the immutable flag",
+            Self::NoFlag => "without the immutable flag, which its file system does not have",
+            Self::FlagNotPermitted => "without the immutable flag, which guardd may not set on it",
         })
     }
 }

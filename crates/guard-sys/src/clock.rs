@@ -45,6 +45,13 @@ pub fn wall_micros() -> i64 {
     micros(ClockId::Realtime)
 }
 
+/// Microseconds of processor time that the calling thread has used, in the program and in the
+/// kernel (`CLOCK_THREAD_CPUTIME_ID`).
+#[must_use]
+pub fn thread_cpu_micros() -> u64 {
+    u64::try_from(micros(ClockId::ThreadCPUTime)).unwrap_or(0)
+}
+
 fn micros(clock: ClockId) -> i64 {
     let t = clock_gettime(clock);
     t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1000)

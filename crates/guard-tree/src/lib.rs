@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod glance;
 mod links;
 mod literals;
 mod marks;
@@ -27,6 +28,7 @@ mod tally;
 mod walk;
 
 pub use error::TreeError;
+pub use glance::{Glance, Glancer};
 pub use links::LinkCounts;
 pub use marks::{MarksSet, WhyNoFlags};
 pub use observe::Content;

@@ -6,6 +6,7 @@
 
 use guard_api::{Time, wire};
 use guard_model::baseline::Totals;
+use guard_model::seal::Skip;
 use guard_model::state::{Gap, LastRehash, Window};
 use guard_model::{Alert, Entry, Finding, RelPath, Timestamp};
 use serde::Serialize;
@@ -76,6 +77,14 @@ pub(crate) fn alert(a: &Alert, shown: usize) -> Option<wire::Alert> {
 
 pub(crate) fn skipped((path, why): &(RelPath, String)) -> wire::Skipped {
     wire::Skipped { path: path.to_string(), why: why.clone() }
+}
+
+/// What an entry lacks of its seal.
+pub(crate) fn unsealed(skip: Skip) -> String {
+    match skip.is_partial() {
+        true => format!("sealed read-only: {skip}"),
+        false => format!("not sealed: {skip}"),
+    }
 }
 
 /// Something on another mount: compared like the rest, but another file system's.

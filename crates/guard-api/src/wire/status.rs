@@ -108,15 +108,22 @@ pub struct Rehash {
 }
 
 /// The seal: `none`, `read-only` or `immutable`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SealState {
     /// What the configuration wants.
     pub asked: String,
     /// What the file system allowed.
     pub done: String,
-    /// Entries left as they are.
+    /// Entries left as they are, or sealed less than the others.
     #[serde(default)]
     pub unsealed: u64,
+    /// Why it is less than what was asked for.
+    #[serde(default)]
+    pub why: Option<String>,
+    /// Each sealed entry's mode and flags are looked at again at least this often, milliseconds;
+    /// `None` while nothing is sealed, or until the first round is done.
+    #[serde(default)]
+    pub every_ms: Option<u64>,
 }
 
 /// How an environment stands.

@@ -1,13 +1,14 @@
 //! The command lines of docs/ledger.md and docs/state.md do what they say.
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use guard_model::baseline::{BaselineRecord, Role};
 use guard_model::ledger::Event;
-use guard_model::seal::Marks;
+use guard_model::seal::{APPEND, BINDING, IMMUTABLE, Marks};
 use guard_model::{Entry, Kind, RelPath, Seal, Stamp, Timestamp};
 use guard_store::{BaselineWriter, Plan, PlanHeader, PlanKind, PlanStep, lock_file};
 
@@ -31,14 +32,28 @@ const TREE: [(&[u8], u32); 14] = [
     (b"sub/%s%b*?[a]", 0o622),
 ];
 
+/// Entries that had binding flags before they were sealed, where flags can be set.
+const FLAGGED: [(&[u8], u32); 3] = [(b"plain", APPEND), (b"-rf", IMMUTABLE), (b"sub/", APPEND)];
+
 struct Documented {
     f: Fixture,
     root: PathBuf,
+    seal: Seal,
+}
+
+impl Drop for Documented {
+    fn drop(&mut self) {
+        self.flag(|_| 0);
+    }
 }
 
 impl Documented {
     /// A locked environment: a real tree, sealed, with baseline, lock file, ledger and a plan.
     fn new() -> Self {
+        Self::sealed(Seal::ReadOnly)
+    }
+
+    fn sealed(seal: Seal) -> Self {
         let f = Fixture::new();
         let root = f.temp.path().join("srv");
         std::fs::create_dir_all(root.join("sub")).unwrap();
@@ -47,7 +62,9 @@ impl Documented {
         let mut writer = BaselineWriter::create(&f.state, "production", 3).unwrap();
         let mut steps = Vec::new();
         for (name, mode) in TREE {
-            let record = make(&root, name, mode);
+            let mut record = make(&root, name, mode);
+            record.sealed = seal;
+            record.entry.flags = flags_before(name, seal);
             let identity = (record.entry.dev, record.entry.ino);
             let marks = Marks::of(&record.entry);
             steps.push(PlanStep::new(record.path.clone(), identity, marks, marks.under(record.sealed)));
@@ -72,21 +89,38 @@ impl Documented {
         lock_file::write(&f.state, &content, &f.key).unwrap();
         h.append(None, vec![Event::DaemonStopped { reason: "SIGTERM".into() }]).unwrap();
         ledger.stop().unwrap();
-        let d = Self { f, root };
+        let d = Self { f, root, seal };
         d.seal();
         d
     }
 
     fn seal(&self) {
+        self.flag(|_| 0);
         for (name, mode) in TREE.iter().rev() {
             set_mode(&self.root.join(OsStr::from_bytes(name)), mode & !0o222);
         }
+        let bound = if self.seal == Seal::Immutable { IMMUTABLE } else { 0 };
+        self.flag(|name| bound | flags_before(name, self.seal));
     }
 
-    fn modes(&self) -> Vec<u32> {
-        TREE.iter()
-            .map(|(name, _)| self.root.join(OsStr::from_bytes(name)).metadata().unwrap().mode() & 0o7777)
-            .collect()
+    /// Gives every entry binding flags, where the test is about them.
+    fn flag(&self, wanted: impl Fn(&[u8]) -> u32) {
+        for (name, _) in TREE.iter().filter(|_| self.seal == Seal::Immutable) {
+            let file = std::fs::File::open(self.root.join(OsStr::from_bytes(name))).unwrap();
+            guard_sys::flags::set(file.as_fd(), BINDING, wanted(name)).unwrap();
+        }
+    }
+
+    /// Mode and binding flags of every entry.
+    fn marks(&self) -> Vec<(u32, u32)> {
+        let marks = |(name, _): &(&[u8], u32)| {
+            let path = self.root.join(OsStr::from_bytes(name));
+            let mode = path.metadata().unwrap().mode() & 0o7777;
+            let file = std::fs::File::open(path);
+            let flags = file.map_or(0, |f| guard_sys::flags::get(f.as_fd()).unwrap_or(0) & BINDING);
+            (mode, flags)
+        };
+        TREE.iter().map(marks).collect()
     }
 
     /// Runs a block of a document, after the settings it relies on.
@@ -104,6 +138,18 @@ impl Documented {
 
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn flags_before(name: &[u8], seal: Seal) -> u32 {
+    let flagged = FLAGGED.iter().find(|(flagged, _)| *flagged == name && seal == Seal::Immutable);
+    flagged.map_or(0, |(_, flags)| *flags)
+}
+
+/// With the immutable flag where this test may set it, and without.
+fn seals() -> Vec<Seal> {
+    let temp = tempfile::tempfile().unwrap();
+    let set = |flags| guard_sys::flags::set(temp.as_fd(), BINDING, flags).is_ok();
+    if set(IMMUTABLE) && set(0) { vec![Seal::ReadOnly, Seal::Immutable] } else { vec![Seal::ReadOnly] }
 }
 
 fn make(root: &Path, name: &[u8], mode: u32) -> BaselineRecord {
@@ -151,20 +197,24 @@ fn block(document: &str, name: &str) -> String {
 
 #[test]
 fn everything_documented_about_state_works() {
-    let d = Documented::new();
-    let originals: Vec<u32> = TREE.iter().map(|t| t.1).collect();
+    seals().into_iter().for_each(state_works);
+}
+
+fn state_works(seal: Seal) {
+    let d = Documented::sealed(seal);
+    let originals: Vec<(u32, u32)> = TREE.iter().map(|t| (t.1, flags_before(t.0, seal))).collect();
     assert!(d.run(STATE, "verify-lock").unwrap().contains("Good \"guardd-lock\" signature for guardd"));
     d.run(STATE, "verify-baseline").unwrap();
     assert_eq!(d.run(STATE, "verify-files").unwrap(), "");
     let differing = d.run(STATE, "compare-attributes").unwrap();
     assert!(differing.contains("plain: was 0644 ") && differing.contains(", is 0444 "), "{differing}");
-    assert_ne!(d.modes(), originals);
+    assert_ne!(d.marks(), originals);
     d.run(STATE, "undo").unwrap();
-    assert_eq!(d.modes(), originals);
+    assert_eq!(d.marks(), originals);
     assert_eq!(d.run(STATE, "compare-attributes").unwrap(), "");
     d.seal();
     d.run(STATE, "undo-plan").unwrap();
-    assert_eq!(d.modes(), originals);
+    assert_eq!(d.marks(), originals);
     assert!(!d.root.join("gone").exists() && !d.f.temp.path().join("gone").exists());
     assert!(d.run(STATE, "sign").unwrap().starts_with("-----BEGIN SSH SIGNATURE-----"));
 }

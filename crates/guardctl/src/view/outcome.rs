@@ -35,9 +35,9 @@ pub(crate) fn lock(look: Look, r: &LockResult) -> String {
     }
     out.push_str(&format!("seal {}", Safe(&r.seal.done)));
     if r.seal.done != r.seal.asked {
-        out.push_str(
-            &look.paint.tone(Tone::Warn, &format!(", though {} was asked for", Safe(&r.seal.asked))),
-        );
+        let why = r.seal.why.as_deref().map(|why| format!(": {}", Safe(why))).unwrap_or_default();
+        let less = format!(", though {} was asked for{why}", Safe(&r.seal.asked));
+        out.push_str(&look.paint.tone(Tone::Warn, &less));
     }
     out.push('\n');
     out.push_str(&finding::skipped(look, &r.skipped, r.seal.unsealed, "left unsealed"));

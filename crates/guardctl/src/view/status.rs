@@ -199,9 +199,15 @@ fn seal(e: &Environment) -> Option<Cell> {
     if s.done != s.asked {
         line.push_str(&format!(", {} was asked for", Safe(&s.asked)));
     }
+    if let Some(why) = &s.why {
+        line.push_str(&format!(" ({})", Safe(why)));
+    }
     if s.unsealed > 0 {
         let noun = if s.unsealed == 1 { "entry" } else { "entries" };
         line.push_str(&format!(", {} {noun} left unsealed", count(s.unsealed)));
+    }
+    if let Some(every) = s.every_ms {
+        line.push_str(&format!(", looked at every {}", milliseconds(every)));
     }
     let tone = if s.done == s.asked { Tone::Plain } else { Tone::Warn };
     Some(Cell::toned(tone, line))

@@ -49,7 +49,10 @@ fn status_when_much_is_wrong() {
         ],
         "unmatched": ["frontend/dist/"]
     });
-    let sealed = json!({ "asked": "immutable", "done": "read-only", "unsealed": 14 });
+    let sealed = json!({
+        "asked": "immutable", "done": "read-only", "unsealed": 14,
+        "why": "the file system has no immutable flag", "every_ms": 31_400
+    });
     let bad =
         with(locked(), json!({ "watch": watch, "seal": sealed, "alerts_open": 2, "last_rehash": null }));
     let never = with(
@@ -89,7 +92,11 @@ fn lock() {
     let r = json!({
         "environment": "production", "generation": 8, "repaired": null, "changed": 3,
         "protected": { "files": 12_345, "directories": 1, "bytes": 1_300_000_000 },
-        "seal": { "asked": "immutable", "done": "read-only", "unsealed": 2_009 }, "skipped": left,
+        "seal": {
+            "asked": "immutable", "done": "read-only", "unsealed": 2_009,
+            "why": "guardd may not set the immutable flag, which takes CAP_LINUX_IMMUTABLE"
+        },
+        "skipped": left,
         "unmatched": ["frontend/dist/"], "warnings": ["backend/app.log is open for writing by pid 7 (python3)"],
         "duration_ms": 3_210
     });

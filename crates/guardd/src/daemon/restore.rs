@@ -68,7 +68,8 @@ fn restored(house: &House, name: &str, known: &EnvironmentState) -> Vec<Event> {
     };
     let (generation, digest, seal, totals, unsealed) = match &baseline {
         Ok(b) => {
-            let unsealed = b.iter().flatten().filter(|r| r.skip.is_some()).count() as u64;
+            let unsealed =
+                b.iter().flatten().filter(|r| r.skip.is_some_and(|s| b.manifest().lists(s))).count() as u64;
             (b.manifest().generation, b.digest(), b.manifest().seal_done, b.manifest().totals, unsealed)
         }
         // It is locked all the same; that its baseline is damaged is told by whoever needs it.

@@ -1,6 +1,6 @@
 //! `guardd unseal --offline`: gives back what lock took, without a daemon.
 //!
-//! It changes modes only. The ledger is not touched: the next daemon finds the
+//! It changes modes and flags only. The ledger is not touched: the next daemon finds the
 //! environment locked and its seal gone, and says so.
 
 use guard_api::Exit;
@@ -56,7 +56,7 @@ fn unseal(state: &State, name: &str, asked: &Unseal) -> Result<Exit, Failure> {
     let failed = |e: crate::operations::OperationError| Failure::of(Exit::NeedsOperator, &e);
     let steps = unlock::steps(&baseline, device).map_err(failed)?;
     let done = unlock::give_back(&root, &steps, &Work::default()).map_err(failed)?;
-    tell(&format!("{name}: the modes of {} entries were given back", done.restored));
+    tell(&format!("{name}: the modes and flags of {} entries were given back", done.restored));
     for left in &done.left {
         tell(&format!("{name}: left as it is: {left}"));
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::ledger::{Event, Record};
-use guard_model::seal::{Marks, sealed};
-use guard_model::{Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
+use guard_model::seal::{IMMUTABLE, Marks, Skip, sealed};
+use guard_model::{Class, Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
 use guard_store::{BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
-use guard_tree::{Content, MarksSet, Root};
+use guard_tree::{Content, MarksSet, Root, WhyNoFlags};
 
 use super::{OperationError, Phase, Work, lock, now};
 use crate::comparer::Expectation;
@@ -30,6 +30,18 @@ pub(crate) struct AcceptTask {
     pub(crate) work: Arc<Work>,
 }
 
+/// What a path gets, or `None` where it is taken out.
+type Accepted = BTreeMap<RelPath, Option<Fresh>>;
+
+/// A record in the making.
+struct Fresh {
+    record: BaselineRecord,
+    /// The one that it replaces.
+    old: Option<BaselineRecord>,
+    /// What the entry has now.
+    on_disk: Marks,
+}
+
 /// What an acceptance brought.
 pub(crate) struct AcceptDone {
     pub(crate) records: Vec<Record>,
@@ -41,15 +53,15 @@ impl AcceptTask {
     /// planned and recovered like a lock of its generation.
     pub(crate) fn run(self) -> Result<AcceptDone, OperationError> {
         self.work.enter(Phase::Hashing, self.shown.len() as u64);
-        let accepted = self.observe_as_shown()?;
-        let steps = self.steps(&accepted);
+        let mut accepted = self.observe_as_shown()?;
+        let steps = self.steps(&mut accepted)?;
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
         self.seal_and_commit(accepted, &steps)
             .map_err(|cause| lock::failed(cause, &self.ward, &self.root, &steps, self.generation))
     }
 
-    /// The record that each path gets; `None` takes the path out.
-    fn observe_as_shown(&self) -> Result<BTreeMap<RelPath, Option<BaselineRecord>>, OperationError> {
+    /// What each path gets; `None` takes it out.
+    fn observe_as_shown(&self) -> Result<Accepted, OperationError> {
         let mut changed = Vec::new();
         let mut accepted = BTreeMap::new();
         for (path, shown) in &self.shown {
@@ -62,13 +74,15 @@ impl AcceptTask {
                 (Some(shown), Observed::Present(entry)) if same(shown, &entry) => {
                     let class = self.policy.classify(path, entry.kind == Kind::Directory);
                     let role = if class.is_sensitive() { Role::Sensitive } else { Role::Protected };
+                    let on_disk = Marks::of(&entry);
                     let fresh =
                         BaselineRecord { path: path.clone(), role, sealed: Seal::None, skip: None, entry };
-                    let record = match self.expectation.baseline.get(path)? {
-                        Some(old) => keep_original(&old, fresh),
+                    let old = self.expectation.baseline.get(path)?;
+                    let record = match &old {
+                        Some(old) => keep_original(old, fresh),
                         None => fresh,
                     };
-                    accepted.insert(path.clone(), Some(record));
+                    accepted.insert(path.clone(), Some(Fresh { record, old, on_disk }));
                 }
                 _ => changed.push(path.clone()),
             }
@@ -77,41 +91,75 @@ impl AcceptTask {
     }
 
     /// What is to be sealed of what is accepted in a locked environment.
-    fn steps(&self, accepted: &BTreeMap<RelPath, Option<BaselineRecord>>) -> Vec<PlanStep> {
+    fn steps(&self, accepted: &mut Accepted) -> Result<Vec<PlanStep>, OperationError> {
+        let mut steps = Vec::new();
         if self.seal == Seal::None || self.expectation.expect != Expect::Sealed {
-            return Vec::new();
+            return Ok(steps);
         }
-        let sealable = |r: &&BaselineRecord| {
-            r.sealed == Seal::None
-                && matches!(r.role, Role::Protected | Role::Sensitive)
-                && r.entry.kind == Kind::File
-                && r.entry.nlink == 1
-        };
-        accepted
-            .values()
-            .flatten()
-            .filter(sealable)
-            .map(|r| {
-                let identity = (self.expectation.device.on_disk(r.entry.dev), r.entry.ino);
-                let marks = Marks::of(&r.entry);
-                PlanStep::new(r.path.clone(), identity, marks, marks.under(Seal::ReadOnly))
-            })
-            .collect()
+        for fresh in accepted.values_mut().flatten() {
+            let record = &mut fresh.record;
+            if !matches!(record.role, Role::Protected | Role::Sensitive) {
+                continue;
+            }
+            record.skip = self.skip(record, fresh.old.as_ref())?;
+            if record.skip.is_some() {
+                continue;
+            }
+            let sealed = Marks::of(&record.entry).under(self.seal);
+            record.sealed = self.seal;
+            if sealed != fresh.on_disk {
+                let identity = (self.expectation.device.on_disk(record.entry.dev), record.entry.ino);
+                steps.push(PlanStep::new(record.path.clone(), identity, fresh.on_disk, sealed));
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Why it cannot be sealed, by the same rules as at a lock.
+    fn skip(
+        &self,
+        record: &BaselineRecord,
+        old: Option<&BaselineRecord>,
+    ) -> Result<Option<Skip>, OperationError> {
+        let entry = &record.entry;
+        let was_sealed = old
+            .is_some_and(|o| o.sealed.is_some() && (o.entry.ino, o.entry.nlink) == (entry.ino, entry.nlink));
+        Ok(match entry.kind {
+            Kind::Symlink => Some(Skip::Symlink),
+            // Its other names may lie outside, unless the lock saw them all inside.
+            Kind::File => (entry.nlink > 1 && !was_sealed).then_some(Skip::HardLinkOutside),
+            Kind::Directory => {
+                let dir = &record.path;
+                let unsealable = |(name, kind): guard_tree::Named| {
+                    dir.join(&name).is_ok_and(|path| {
+                        let class = self.policy.classify(&path, kind == Kind::Directory);
+                        matches!(class, Class::Ignored | Class::Writable)
+                    })
+                };
+                let held = self.root.observe_dir(dir)?.into_iter().any(unsealable);
+                held.then_some(Skip::HoldsWritable)
+            }
+            _ => Some(Skip::Special),
+        })
     }
 
     fn seal_and_commit(
         &self,
-        mut accepted: BTreeMap<RelPath, Option<BaselineRecord>>,
+        mut accepted: Accepted,
         steps: &[PlanStep],
     ) -> Result<AcceptDone, OperationError> {
         for step in steps {
             let set = self.root.set_marks(&step.path, step.identity, step.after())?;
-            let Some(Some(record)) = accepted.get_mut(&step.path) else { continue };
-            if matches!(set, MarksSet::Done | MarksSet::Already) {
-                record.sealed = Seal::ReadOnly;
-                if let Observed::Present(now) = self.root.observe(&step.path, Content::Skip) {
-                    record.entry.ctime = now.ctime;
-                }
+            let Some(Some(Fresh { record, .. })) = accepted.get_mut(&step.path) else { continue };
+            (record.sealed, record.skip) = match set {
+                MarksSet::Done | MarksSet::Already => (self.seal, None),
+                MarksSet::NoFlags(WhyNoFlags::Unsupported) => (Seal::ReadOnly, Some(Skip::NoFlag)),
+                MarksSet::NoFlags(WhyNoFlags::NotPermitted) => (Seal::ReadOnly, Some(Skip::FlagNotPermitted)),
+                MarksSet::NotPermitted => (Seal::None, Some(Skip::NotPermitted)),
+                MarksSet::Vanished | MarksSet::Replaced => (Seal::None, None),
+            };
+            if let Observed::Present(now) = self.root.observe(&step.path, Content::Skip) {
+                record.entry.ctime = now.ctime;
             }
         }
         self.commit(accepted)
@@ -130,10 +178,7 @@ impl AcceptTask {
         }
     }
 
-    fn commit(
-        &self,
-        accepted: BTreeMap<RelPath, Option<BaselineRecord>>,
-    ) -> Result<AcceptDone, OperationError> {
+    fn commit(&self, accepted: Accepted) -> Result<AcceptDone, OperationError> {
         self.work.enter(Phase::Committing, 0);
         let old = self.expectation.baseline.manifest();
         let generation = self.generation;
@@ -145,8 +190,8 @@ impl AcceptTask {
                 writer.push(&record)?;
             }
         }
-        for record in accepted.into_values().flatten() {
-            writer.push(&record)?;
+        for fresh in accepted.into_values().flatten() {
+            writer.push(&fresh.record)?;
         }
         let draft = ManifestDraft {
             created_at: now(),
@@ -174,16 +219,22 @@ impl AcceptTask {
 }
 
 /// Where the new content still stands under the old seal, unlock gives back what
-/// the old record says, not the sealed mode.
+/// the old record says, not what the seal made of it.
 fn keep_original(old: &BaselineRecord, mut fresh: BaselineRecord) -> BaselineRecord {
     fresh.role = old.role;
+    if !old.sealed.is_some() || fresh.entry.kind != old.entry.kind {
+        return fresh;
+    }
     let under_seal = sealed(&old.entry, old.sealed);
-    if old.sealed.is_some() && fresh.entry.kind == old.entry.kind && fresh.entry.mode == under_seal.mode {
-        fresh.sealed = old.sealed;
+    if fresh.entry.mode == under_seal.mode {
         fresh.entry.mode = old.entry.mode;
         if fresh.entry.xattrs == under_seal.xattrs {
             fresh.entry.xattrs.clone_from(&old.entry.xattrs);
         }
+    }
+    if old.sealed == Seal::Immutable {
+        // Lifted for the change or not, it is the seal's and not the file's.
+        fresh.entry.flags = fresh.entry.flags & !IMMUTABLE | old.entry.flags & IMMUTABLE;
     }
     fresh
 }

@@ -1,19 +1,19 @@
 //! Lock: plan, seal, hash, sign, commit.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guard_model::baseline::{BaselineRecord, Role, Totals};
 use guard_model::ledger::{Event, Record, WindowEnd};
 use guard_model::path::escape;
-use guard_model::seal::{Marks, Skip};
+use guard_model::seal::{BINDING, Marks, Skip};
 use guard_model::state::Window;
 use guard_model::{Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
 use guard_store::{
     Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
 };
-use guard_tree::{MarksSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor};
+use guard_tree::{MarksSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor, WhyNoFlags};
 
 use super::open_writers::{OnOpenWriters, Told};
 use super::survey::{Survey, Surveyor, is_sealable};
@@ -69,8 +69,8 @@ pub(crate) struct LockDone {
     pub(crate) changed: Option<u64>,
     pub(crate) seal_done: Seal,
     pub(crate) totals: Totals,
-    /// Entries left unsealed, at most [`LISTED`], and how many in all.
-    pub(crate) unsealed: (Vec<(RelPath, Skip)>, u64),
+    /// Entries left unsealed, at most [`LISTED`].
+    pub(crate) unsealed: Vec<(RelPath, Skip)>,
     /// Paths that could not be read or walked, with why.
     pub(crate) skipped: Vec<(RelPath, String)>,
     /// What lies on another mount than its directory.
@@ -85,7 +85,7 @@ pub(crate) struct LockDone {
 pub(crate) const LISTED: usize = 200;
 
 impl LockTask {
-    /// Locks. Where it fails, every mode is as it was. The plan stays until the
+    /// Locks. Where it fails, every mode and flag is as it was. The plan stays until the
     /// lock file says what the ledger says.
     pub(crate) fn run(self) -> Result<LockDone, OperationError> {
         let mut survey = self.survey()?;
@@ -96,7 +96,7 @@ impl LockTask {
                 survey = self.survey()?;
             }
         }
-        let steps = if self.seal == Seal::None { Vec::new() } else { survey.steps() };
+        let steps = survey.steps(self.seal);
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
         match self.seal_and_commit(&survey, &steps) {
             Ok(mut done) => {
@@ -134,11 +134,17 @@ impl LockTask {
 
     fn seal_and_commit(&self, survey: &Survey, steps: &[PlanStep]) -> Result<LockDone, OperationError> {
         self.work.enter(Phase::Sealing, steps.len() as u64);
-        let mut refused = HashSet::new();
+        let mut refused = Refused::default();
         for step in steps {
             self.work.check_cancelled()?;
-            if self.root.set_marks(&step.path, step.identity, step.after())? == MarksSet::NotPermitted {
-                refused.insert(step.path.clone());
+            match self.root.set_marks(&step.path, step.identity, step.after())? {
+                MarksSet::NotPermitted => {
+                    refused.modes.insert(step.path.clone());
+                }
+                MarksSet::NoFlags(why) => {
+                    refused.flags.insert(step.identity.0, why);
+                }
+                MarksSet::Done | MarksSet::Already | MarksSet::Vanished | MarksSet::Replaced => {}
             }
             self.work.step();
         }
@@ -151,9 +157,10 @@ impl LockTask {
             seal: self.seal,
             out: Mutex::new(Recorded {
                 writer,
-                unsealed: Vec::new(),
-                count: 0,
+                unsealed: Listed::default(),
+                partial: Listed::default(),
                 unread: Vec::new(),
+                immutable: false,
                 writers: Told::default(),
                 error: None,
             }),
@@ -179,7 +186,10 @@ impl LockTask {
             Some(open) if self.refuses_writers() => return Err(OperationError::OpenForWriting(open)),
             open => open,
         };
-        let seal_done = self.seal.min(Seal::ReadOnly);
+        let (seal_done, why) = recorded.seal_done(self.seal);
+        if let Some(why) = why {
+            tracing::warn!(environment = self.ward.name, seal = %seal_done, asked = %self.seal, why, "sealed less than asked for");
+        }
         let committed = recorded.writer.finish(self.manifest(seal_done), &self.ward.house.key)?;
         let totals = committed.manifest.totals;
         let mut events = vec![Event::Locked {
@@ -189,7 +199,7 @@ impl LockTask {
             reason: self.reason.clone(),
             seal: seal_done,
             totals,
-            unsealed: recorded.count,
+            unsealed: recorded.unsealed.count,
         }];
         let mut changed = None;
         if let Some(ended) = &self.ends {
@@ -212,7 +222,7 @@ impl LockTask {
             changed,
             seal_done,
             totals,
-            unsealed: (recorded.unsealed, recorded.count),
+            unsealed: recorded.unsealed.paths,
             skipped,
             mounts: report.mounts,
             unmatched: report
@@ -307,7 +317,7 @@ pub(crate) fn failed(
     }
 }
 
-/// Gives back the modes of a lock that did not come about, and removes what there is of its
+/// Gives back the modes and flags of a lock that did not come about, and removes what there is of its
 /// baseline. The plan stays.
 pub(crate) fn undo(
     ward: &Ward,
@@ -330,19 +340,64 @@ pub(crate) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(8))
 }
 
+/// What the kernel refused while sealing.
+#[derive(Default)]
+struct Refused {
+    modes: HashSet<RelPath>,
+    /// By device: the right is the daemon's, and the flag the file system's.
+    flags: HashMap<u64, WhyNoFlags>,
+}
+
+/// The first few entries of a kind, and how many there are.
+#[derive(Default)]
+struct Listed {
+    paths: Vec<(RelPath, Skip)>,
+    count: u64,
+}
+
+impl Listed {
+    fn add(&mut self, path: &RelPath, skip: Skip) {
+        self.count += 1;
+        if self.paths.len() < LISTED {
+            self.paths.push((path.clone(), skip));
+        }
+    }
+}
+
 struct Recorded {
     writer: BaselineWriter,
-    unsealed: Vec<(RelPath, Skip)>,
-    count: u64,
+    /// Left unsealed.
+    unsealed: Listed,
+    /// Sealed, and less than asked for.
+    partial: Listed,
+    /// At least one entry has the immutable flag of the seal.
+    immutable: bool,
     unread: Vec<(RelPath, String)>,
     writers: Told,
     error: Option<StoreError>,
 }
 
+impl Recorded {
+    /// How far the tree is sealed, and why no further. Where some entries fall short of the
+    /// others, they are listed; where all do, the tree does.
+    fn seal_done(&mut self, asked: Seal) -> (Seal, Option<&'static str>) {
+        let partial = std::mem::take(&mut self.partial);
+        match partial.paths.first().map(|(_, skip)| skip.of_the_tree()) {
+            Some(why) if !self.immutable => (Seal::ReadOnly, why),
+            _ => {
+                self.unsealed.count += partial.count;
+                let room = LISTED.saturating_sub(self.unsealed.paths.len());
+                self.unsealed.paths.extend(partial.paths.into_iter().take(room));
+                (asked, None)
+            }
+        }
+    }
+}
+
 /// Second pass: reads everything and writes the baseline.
 struct Recorder<'a> {
     survey: &'a Survey,
-    refused: HashSet<RelPath>,
+    refused: Refused,
     seal: Seal,
     out: Mutex<Recorded>,
 }
@@ -356,21 +411,36 @@ impl Recorder<'_> {
         }
         match self.survey.originals.get(&path) {
             Some(original) if original.identity == (entry.dev, entry.ino) => {
-                let skip = self
-                    .survey
-                    .skip(&path, original)
-                    .or_else(|| self.refused.contains(&path).then_some(Skip::NotPermitted));
-                if skip.is_none() && Marks::of(&entry) == original.marks.under(Seal::ReadOnly) {
-                    entry.mode = original.marks.mode;
-                    if let Some(xattrs) = &original.xattrs {
-                        entry.xattrs.clone_from(xattrs);
-                    }
-                    return record(Seal::ReadOnly, None, entry);
+                if let Some(skip) = self.survey.skip(&path, original) {
+                    return record(Seal::None, Some(skip), entry);
                 }
-                record(Seal::None, skip, entry)
+                let now = Marks::of(&entry);
+                let reached = [Seal::Immutable, Seal::ReadOnly]
+                    .into_iter()
+                    .find(|seal| *seal <= self.seal && now == original.marks.under(*seal));
+                let Some(seal) = reached else {
+                    let skip = self.refused.modes.contains(&path).then_some(Skip::NotPermitted);
+                    return record(Seal::None, skip, entry);
+                };
+                let skip = (seal < self.seal).then(|| self.why_no_flags(entry.dev));
+                entry.mode = original.marks.mode;
+                entry.flags = entry.flags & !BINDING | original.marks.flags;
+                if let Some(xattrs) = &original.xattrs {
+                    entry.xattrs.clone_from(xattrs);
+                }
+                record(seal, skip, entry)
             }
             // It came while the tree was being sealed; the next lock seals it.
             _ => record(Seal::None, None, entry),
+        }
+    }
+}
+
+impl Recorder<'_> {
+    fn why_no_flags(&self, dev: u64) -> Skip {
+        match self.refused.flags.get(&dev) {
+            Some(WhyNoFlags::NotPermitted) => Skip::FlagNotPermitted,
+            Some(WhyNoFlags::Unsupported) | None => Skip::NoFlag,
         }
     }
 }
@@ -405,11 +475,11 @@ impl Visitor for Recorder<'_> {
         if let Some(why) = unread {
             out.unread.push((record.path.clone(), why));
         }
-        if let Some(skip) = record.skip {
-            out.count += 1;
-            if out.unsealed.len() < LISTED {
-                out.unsealed.push((record.path.clone(), skip));
-            }
+        out.immutable |= record.sealed == Seal::Immutable;
+        match record.skip {
+            Some(skip) if skip.is_partial() => out.partial.add(&record.path, skip),
+            Some(skip) => out.unsealed.add(&record.path, skip),
+            None => {}
         }
         if out.error.is_none() {
             out.error = out.writer.push(&record).err();

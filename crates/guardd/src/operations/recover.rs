@@ -3,8 +3,8 @@
 //! | plan | ledger says | so |
 //! |---|---|---|
 //! | lock, accept | locked by its generation or a later one | it was committed: the plan has served |
-//! | lock, accept | anything else | it was not: every mode is given back |
-//! | unlock | unlocked | it was committed: the rest of the modes is given back |
+//! | lock, accept | anything else | it was not: every mode and flag is given back |
+//! | unlock | unlocked | it was committed: the rest of the modes and flags is given back |
 //! | unlock | locked | it was not, and had changed nothing |
 //! | break links | anything | each file is whole: copies under temporary names are removed |
 
@@ -56,12 +56,12 @@ pub(crate) fn recover(
         (PlanKind::Lock, true) => "finished: it was committed and complete".to_owned(),
         (PlanKind::Lock, false) => {
             let undone = lock::undo(ward, root, &steps, plan.header().generation)?;
-            format!("undone: {undone} modes given back")
+            format!("undone: the modes and flags of {undone} entries given back")
         }
         (PlanKind::Unlock, true) => {
             let done = unlock::give_back(root, &steps, &Work::default())?;
             format!(
-                "finished: {} modes given back, {} entries left as they are",
+                "finished: the modes and flags of {} entries given back, {} left as they are",
                 done.restored,
                 done.left.len()
             )

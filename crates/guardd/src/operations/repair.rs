@@ -2,29 +2,49 @@
 
 use std::sync::Arc;
 
+use guard_model::RelPath;
 use guard_store::Baseline;
-use guard_tree::{MarksSet, Root};
+use guard_tree::{MarksSet, Root, WhyNoFlags};
 
 use super::{OperationError, Phase, Work, unlock};
 use crate::comparer::DeviceMap;
 
-/// Takes the write bits from every entry that had been sealed and still is the
-/// same inode; how many had them. Makes no baseline.
+/// What a repair did.
+#[derive(Debug, Default)]
+pub(crate) struct Repaired {
+    /// Entries that had lost their seal and have it again.
+    pub(crate) entries: u64,
+    /// Those that could not be given it, and why.
+    pub(crate) left: Vec<(RelPath, String)>,
+}
+
+/// Seals every entry that had been sealed and still is the same inode. Makes no baseline.
 pub(crate) fn repair(
     root: &Root,
     baseline: &Arc<Baseline>,
     device: DeviceMap,
     work: &Work,
-) -> Result<u64, OperationError> {
+) -> Result<Repaired, OperationError> {
     let steps = unlock::steps(baseline, device)?;
     work.enter(Phase::Sealing, steps.len() as u64);
-    let mut repaired = 0;
+    let mut done = Repaired::default();
     for step in steps {
         work.check_cancelled()?;
-        if root.set_marks(&step.path, step.identity, step.before())? == MarksSet::Done {
-            repaired += 1;
-        }
+        let why = match root.set_marks(&step.path, step.identity, step.before())? {
+            MarksSet::Done => {
+                done.entries += 1;
+                None
+            }
+            MarksSet::NotPermitted => Some("not permitted"),
+            MarksSet::NoFlags(WhyNoFlags::NotPermitted) => Some("the immutable flag: not permitted"),
+            MarksSet::NoFlags(WhyNoFlags::Unsupported) => {
+                Some("the immutable flag: the file system has none")
+            }
+            // What stands there instead is a finding of its own.
+            MarksSet::Already | MarksSet::Vanished | MarksSet::Replaced => None,
+        };
+        done.left.extend(why.map(|why| (step.path, format!("not sealed: {why}"))));
         work.step();
     }
-    Ok(repaired)
+    Ok(done)
 }

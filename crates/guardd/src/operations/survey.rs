@@ -56,12 +56,12 @@ impl Survey {
         linked
     }
 
-    pub(super) fn steps(&self) -> Vec<PlanStep> {
+    pub(super) fn steps(&self, seal: Seal) -> Vec<PlanStep> {
         let mut steps: Vec<PlanStep> = self
             .originals
             .iter()
             .filter(|(path, o)| is_sealable(o.role) && self.skip(path, o).is_none())
-            .map(|(path, o)| PlanStep::new(path.clone(), o.identity, o.marks, o.marks.under(Seal::ReadOnly)))
+            .map(|(path, o)| PlanStep::new(path.clone(), o.identity, o.marks, o.marks.under(seal)))
             .filter(|step| step.before() != step.after())
             .collect();
         steps.sort_by(|a, b| a.path.cmp(&b.path));

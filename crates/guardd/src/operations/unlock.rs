@@ -1,4 +1,4 @@
-//! Unlock: gives back the exact modes, by the baseline's record.
+//! Unlock: gives back the exact modes and flags, by the baseline's record.
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::ward::Ward;
 pub(crate) struct UnlockTask {
     pub(crate) ward: Ward,
     pub(crate) root: Arc<Root>,
-    /// `None` where the baseline is lost: then no mode can be given back.
+    /// `None` where the baseline is lost: then nothing can be given back.
     pub(crate) expectation: Option<Expectation>,
     pub(crate) generation: u64,
     pub(crate) by: String,
@@ -36,7 +36,7 @@ pub(crate) struct UnlockDone {
 /// What became of the sealed entries.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Unsealed {
-    /// Modes given back.
+    /// Entries whose modes and flags were given back.
     pub(crate) restored: u64,
     /// Entries that are not what was sealed any more; left as they are.
     pub(crate) left: Vec<String>,
@@ -63,7 +63,7 @@ impl UnlockTask {
         };
         let mut unsealed = give_back(&self.root, &steps, &self.work)?;
         if self.expectation.is_none() {
-            unsealed.left.push(".: the baseline is lost, so no mode was given back".to_owned());
+            unsealed.left.push(".: the baseline is lost, so no mode and no flag was given back".to_owned());
         }
         Ok(UnlockDone { records, unsealed })
     }
@@ -84,7 +84,7 @@ impl UnlockTask {
     }
 }
 
-/// One step for each entry that lock took write bits from.
+/// One step for each entry that lock took write bits from or gave a flag.
 pub(crate) fn steps(baseline: &Baseline, device: DeviceMap) -> Result<Vec<PlanStep>, OperationError> {
     let mut steps = Vec::new();
     for record in baseline.iter() {
@@ -99,7 +99,7 @@ pub(crate) fn steps(baseline: &Baseline, device: DeviceMap) -> Result<Vec<PlanSt
     Ok(steps)
 }
 
-/// Sets every step's mode on the very inode that was sealed. What stands at a
+/// Sets every step's mode and flags on the very inode that was sealed. What stands at a
 /// name instead of it is left alone and named.
 pub(crate) fn give_back(root: &Root, steps: &[PlanStep], work: &Work) -> Result<Unsealed, OperationError> {
     let mut done = Unsealed::default();

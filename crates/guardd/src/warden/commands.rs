@@ -139,6 +139,7 @@ impl Warden {
             });
         }
         self.scans.cancel();
+        self.seal_rounds = None;
         self.running = Some(Running { name, work: Arc::clone(work) });
         Ok(())
     }

@@ -109,7 +109,8 @@ impl Warden {
             Ok(baseline) => match guard_model::Policy::new(baseline.manifest().policy.clone()) {
                 Ok(policy) => {
                     self.troubles.end(Topic::Baseline);
-                    self.left_out.unsealed = unsealed(&baseline, current.unsealed);
+                    (self.left_out.unsealed, self.left_out.seal_short) =
+                        unsealed(&baseline, current.unsealed);
                     self.held = Some(Held {
                         digest: current.digest,
                         policy: Arc::new(policy),
@@ -405,11 +406,17 @@ impl Warden {
     }
 }
 
-/// The entries that were left unsealed, as far as they are listed.
-fn unsealed(baseline: &Baseline, count: u64) -> Vec<(RelPath, Skip)> {
-    if count == 0 {
-        return Vec::new();
-    }
+/// The entries that were left unsealed, as far as they are listed, and why the tree is sealed
+/// less than asked for, if it is.
+fn unsealed(baseline: &Baseline, count: u64) -> (Vec<(RelPath, Skip)>, Option<&'static str>) {
+    let manifest = baseline.manifest();
     // What cannot be read here cannot be compared either, which is said where it is.
-    baseline.iter().flatten().filter_map(|r| r.skip.map(|skip| (r.path, skip))).take(LISTED).collect()
+    let skips = || baseline.iter().flatten().filter_map(|r| r.skip.map(|skip| (r.path, skip)));
+    let listed = match count {
+        0 => Vec::new(),
+        _ => skips().filter(|(_, skip)| manifest.lists(*skip)).take(LISTED).collect(),
+    };
+    let short = (manifest.seal_done < manifest.seal)
+        .then(|| skips().find(|(_, skip)| skip.is_partial()).and_then(|(_, skip)| skip.of_the_tree()));
+    (listed, short.flatten())
 }

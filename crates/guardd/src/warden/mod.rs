@@ -14,6 +14,7 @@ mod observer;
 mod outcomes;
 mod raise;
 mod scans;
+mod seal_rounds;
 mod status;
 mod touches;
 mod troubles;
@@ -132,6 +133,7 @@ pub(crate) struct Warden {
     gaps: Gaps,
     running: Option<Running>,
     scans: scans::Scans,
+    seal_rounds: Option<seal_rounds::SealRounds>,
     guard: guard::Guard,
     /// Events that could not be made durable yet, oldest first.
     unwritten: VecDeque<Event>,
@@ -199,6 +201,7 @@ impl Warden {
             raised: Raised::from_alerts(&open),
             running: None,
             scans: scans::Scans::default(),
+            seal_rounds: None,
             guard: guard::Guard::default(),
             unwritten: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -289,6 +292,7 @@ impl Warden {
             self.check_lock_file();
             self.end_window_in_time();
             self.scan_in_time();
+            self.look_after_seal();
         }
         self.close_gaps();
     }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use guard_api::Known;
 use guard_api::wire::{LockResult, SealState, Skipped, UnlockResult};
+use guard_model::RelPath;
 use guard_model::ledger::Event;
-use guard_model::{RelPath, Seal};
 
 use super::commands::{Refusal, Reply, answer};
 use super::touches::Reach;
@@ -15,6 +15,7 @@ use super::{Message, Warden};
 use crate::failure::chain;
 use crate::operations::accept::AcceptDone;
 use crate::operations::lock::LockDone;
+use crate::operations::repair::Repaired;
 use crate::operations::unlock::UnlockDone;
 use crate::operations::{OperationError, now};
 use crate::wire::{self, time};
@@ -29,7 +30,7 @@ pub(crate) enum Finished {
     Repair {
         began: Instant,
         by: String,
-        result: Result<u64, OperationError>,
+        result: Result<Repaired, OperationError>,
         reply: Option<Reply<LockResult>>,
     },
     Unlock {
@@ -138,11 +139,10 @@ impl Warden {
         self.guard.relocked();
         let unsealed: Vec<Skipped> = done
             .unsealed
-            .0
             .iter()
-            .map(|(p, skip)| Skipped { path: p.to_string(), why: format!("not sealed: {skip}") })
+            .map(|(p, skip)| Skipped { path: p.to_string(), why: wire::unsealed(*skip) })
             .collect();
-        self.left_out.unsealed = done.unsealed.0;
+        self.left_out.unsealed = done.unsealed;
         self.left_out.unread = done.skipped.clone();
         self.left_out.mounts.clone_from(&done.mounts);
         self.left_out.unmatched.clone_from(&done.unmatched);
@@ -163,7 +163,7 @@ impl Warden {
             seal: self.seal_state().unwrap_or_else(|| SealState {
                 asked: self.config.seal.to_string(),
                 done: done.seal_done.to_string(),
-                unsealed: 0,
+                ..SealState::default()
             }),
             skipped,
             unmatched: done.unmatched,
@@ -174,15 +174,13 @@ impl Warden {
 
     fn lock_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.config.seal == Seal::Immutable {
-            warnings.push("the immutable flag is not set by this version: sealed read-only".to_owned());
-        }
         warnings.extend(self.watch_report.trouble());
         warnings.extend(self.troubles.all().cloned());
         warnings
     }
 
-    fn repaired(&mut self, began: Instant, by: String, repaired: u64) -> LockResult {
+    fn repaired(&mut self, began: Instant, by: String, done: Repaired) -> LockResult {
+        let repaired = done.entries;
         self.record(vec![Event::LockRepaired { by, repaired }]);
         self.renew_lock_file();
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
@@ -196,12 +194,8 @@ impl Warden {
             repaired: Some(repaired),
             changed: None,
             protected: current.map(|b| wire::totals(&b.totals)).unwrap_or_default(),
-            seal: self.seal_state().unwrap_or(SealState {
-                asked: String::new(),
-                done: String::new(),
-                unsealed: 0,
-            }),
-            skipped: Vec::new(),
+            seal: self.seal_state().unwrap_or_default(),
+            skipped: done.left.iter().map(wire::skipped).collect(),
             unmatched: Vec::new(),
             warnings: self.lock_warnings(),
             duration_ms: millis(began),

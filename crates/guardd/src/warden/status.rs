@@ -13,6 +13,8 @@ use crate::wire::{self, time, window};
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     pub(super) unsealed: Vec<(RelPath, Skip)>,
+    /// Why the tree is sealed less than asked for.
+    pub(super) seal_short: Option<&'static str>,
     pub(super) unread: Vec<(RelPath, String)>,
     pub(super) mounts: Vec<RelPath>,
     pub(super) unmatched: Vec<String>,
@@ -121,6 +123,8 @@ impl Warden {
             asked: held.manifest.seal.to_string(),
             done: held.manifest.seal_done.to_string(),
             unsealed: self.state.baseline.as_ref().map_or(0, |b| b.unsealed),
+            why: self.left_out.seal_short.map(str::to_owned),
+            every_ms: self.seal_bound_ms(),
         })
     }
 
@@ -133,7 +137,7 @@ impl Warden {
                 .unsealed
                 .iter()
                 .take(LISTED)
-                .map(|(p, skip)| Skipped { path: p.to_string(), why: format!("not sealed: {skip}") }),
+                .map(|(p, skip)| Skipped { path: p.to_string(), why: wire::unsealed(*skip) }),
         );
         all
     }

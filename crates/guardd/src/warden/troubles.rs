@@ -16,6 +16,8 @@ pub(super) enum Topic {
     Operation,
     /// No thread could be started.
     Thread,
+    /// Nobody looks at the seal.
+    Seal,
     /// The lock file does not say what it should.
     LockFile,
 }

@@ -363,6 +363,7 @@ fn what_init_proposes_is_a_good_configuration_that_guards() {
     stage.lock();
     fs::write(stage.at("logs/x"), "x").unwrap();
     // The proposal seals; its owner has to open a file before he writes it.
+    crate::tree::open_up(&stage.at("compose.yml"));
     fs::set_permissions(stage.at("compose.yml"), PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(stage.at("compose.yml"), "x").unwrap();
     stage.finding("compose.yml");

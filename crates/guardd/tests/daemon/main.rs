@@ -25,6 +25,7 @@ mod lock_files;
 mod raw;
 mod restarts;
 mod roots;
+mod seals;
 mod stage;
 mod tree;
 mod wait;

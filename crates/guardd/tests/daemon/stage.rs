@@ -46,6 +46,15 @@ ignore = ["*.pyc", "__pycache__/"]
 sensitive = [".env*"]
 "#;
 
+/// As [`SEALED`], with the immutable flag where it can be set.
+pub(crate) const IMMUTABLE: &str = r#"
+seal = "immutable"
+rehash = "1h"
+writable = ["logs/", "media/"]
+ignore = ["*.pyc", "__pycache__/"]
+sensitive = [".env*"]
+"#;
+
 /// A daemon's place in the world.
 pub(crate) struct Stage {
     dir: tempfile::TempDir,

@@ -51,7 +51,7 @@ pub(crate) fn mode(path: &Path) -> u32 {
 }
 
 /// What lock must not lose: of every path below `root`, the root itself among
-/// them, its mode, owner, mtime and extended attributes, as one line each.
+/// them, its mode, owner, mtime, inode flags and extended attributes, as one line each.
 pub(crate) fn picture(root: &Path) -> BTreeMap<Vec<u8>, String> {
     let mut all = BTreeMap::new();
     look(root, root, &mut all);
@@ -70,8 +70,15 @@ fn look(root: &Path, path: &Path, all: &mut BTreeMap<Vec<u8>, String>) {
             xattrs.insert(String::from_utf8_lossy(name).into_owned(), value[..n].to_vec());
         }
     }
-    let line =
-        format!("{:06o} {}:{} {}.{:09} {xattrs:?}", m.mode(), m.uid(), m.gid(), m.mtime(), m.mtime_nsec());
+    let line = format!(
+        "{:06o} {}:{} {}.{:09} {} {xattrs:?}",
+        m.mode(),
+        m.uid(),
+        m.gid(),
+        m.mtime(),
+        m.mtime_nsec(),
+        if m.is_file() || m.is_dir() { flags(path) } else { String::new() },
+    );
     all.insert(path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), line);
     if m.is_dir() {
         // A directory may be unreadable on purpose; it is then a leaf.
@@ -83,10 +90,55 @@ fn look(root: &Path, path: &Path, all: &mut BTreeMap<Vec<u8>, String>) {
 
 /// Makes a tree removable again, whatever modes and lengths it has.
 pub(crate) fn open_up(dir: &Path) {
+    if is_root() {
+        // Fails where the file system has no flags, and then there is nothing to lift.
+        Command::new("chattr").args(["-R", "-f", "-i", "-a"]).arg(dir).output().ok();
+    }
     let done = Command::new("chmod").args(["-R", "u+rwX"]).arg(dir).output();
     if let Err(e) = done {
         eprintln!("cannot open up {}: {e}", dir.display());
     }
+}
+
+/// Sets or lifts inode flags: `+i`, `-a`.
+#[track_caller]
+pub(crate) fn chattr(change: &str, path: &Path) {
+    let done = Command::new("chattr").arg(change).arg(path).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// The inode flags as lsattr(1) shows them, without those that the file system sets by itself;
+/// empty where they cannot be read.
+pub(crate) fn flags(path: &Path) -> String {
+    use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, open};
+    let how = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let read = open(path, how, Mode::empty()).and_then(ioctl_getflags);
+    let of = |read: IFlags| {
+        let letters = [
+            (IFlags::IMMUTABLE, 'i'),
+            (IFlags::APPEND, 'a'),
+            (IFlags::NODUMP, 'd'),
+            (IFlags::NOATIME, 'A'),
+            (IFlags::SYNC, 'S'),
+        ];
+        letters.iter().filter(|(flag, _)| read.contains(*flag)).map(|(_, letter)| letter).collect()
+    };
+    read.map(of).unwrap_or_default()
+}
+
+/// Says why a test is left out where binding flags cannot be set; true where they can.
+pub(crate) fn flags_for(what: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    write(&path, "x");
+    let set = |change: &str| {
+        Command::new("chattr").arg(change).arg(&path).output().is_ok_and(|o| o.status.success())
+    };
+    let may = set("+i") && set("-i");
+    if !may {
+        eprintln!("left out: {what} needs CAP_LINUX_IMMUTABLE and a file system with flags");
+    }
+    may
 }
 
 /// Is this test run by root?

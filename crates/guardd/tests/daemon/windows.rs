@@ -13,7 +13,7 @@ use crate::tree::{chmod, mode, picture, write};
 use crate::wait;
 
 /// A tree with every mode that is easy to lose.
-fn odd_modes(stage: &Stage) {
+pub(crate) fn odd_modes(stage: &Stage) {
     let modes = [
         0o644, 0o664, 0o666, 0o600, 0o640, 0o200, 0o220, 0o222, 0o755, 0o775, 0o777, 0o4755, 0o2755, 0o6775,
         0o1644, 0o7777, 0o444, 0o400, 0o000, 0o333,

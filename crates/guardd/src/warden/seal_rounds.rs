@@ -260,7 +260,7 @@ impl<'a> Walk<'a> {
         };
         if is_new {
             // The warden is gone only when the daemon stops.
-            self.hints.send(Message::Touch(path.clone())).ok();
+            self.hints.send(Message::Touch(path.clone(), None)).ok();
         }
     }
 }

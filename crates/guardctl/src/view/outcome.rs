@@ -67,13 +67,13 @@ fn differ(n: u64) -> String {
 /// After an unlock.
 pub(crate) fn unlock(look: Look, r: &UnlockResult) -> String {
     let mut out = format!(
-        "{} is {} until {}\nmaintainer {}, reason: {}\n{} given back ({})\n",
+        "{} is {} until {}\nmaintainer {}, reason: {}\nmodes and flags of {} given back ({})\n",
         Safe(&r.environment),
         look.paint.tone(Tone::Warn, "unlocked"),
         both(r.window.until, look.now),
         Safe(&r.window.maintainer),
         Safe(&r.window.reason),
-        counted(r.restored, "mode"),
+        entries(r.restored),
         milliseconds(r.duration_ms)
     );
     out.push_str(&finding::skipped(look, &r.skipped, 0, "could not be given back"));

@@ -227,7 +227,10 @@ fn unlock(client: &mut Client, app: &Path) -> Result<(), Failure> {
         ..Unlock::default()
     };
     let done = last(client, &asked)?.result.ok_or_else(|| no("an unlock"))?;
-    tell(&format!("unlocked until {}: {} modes given back", done.window.until, done.restored));
+    tell(&format!(
+        "unlocked until {}: modes and flags of {} entries given back",
+        done.window.until, done.restored
+    ));
     expect(mode(&app.join("backend/app/orders.py"))? == 0o644, "the original modes coming back")?;
     let repair = |e: io::Error| failed("repair", &e);
     std::fs::write(app.join("backend/app/main.py"), "from . import orders\n").map_err(repair)?;

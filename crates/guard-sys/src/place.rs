@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, fchmod,
     fchown, fremovexattr, fsetxattr, fstat, fsync, ftruncate, futimens, linkat, openat, renameat_with,
-    unlinkat,
+    syncfs, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 
@@ -153,6 +153,14 @@ pub fn copy_times(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 /// What fsync(2) says.
 pub fn to_disk(file: &impl AsFd) -> io::Result<()> {
     Ok(fsync(file)?)
+}
+
+/// Waits until everything is on the disk that was changed in the file system that `file` lies in.
+///
+/// # Errors
+/// What syncfs(2) says; since Linux 5.8 also of what could not be written earlier.
+pub fn file_system_to_disk(file: &impl AsFd) -> io::Result<()> {
+    Ok(syncfs(file)?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use guard_model::{Kind, Observed, RelPath};
 use guard_sys::Errno;
 use guard_sys::dir::Listing;
 use guard_sys::open::{self, How, Resolver};
+use guard_sys::place;
 use guard_sys::read::CacheUse;
 use guard_sys::stat::{self, FileType, Stat};
 
@@ -98,6 +99,17 @@ impl Root {
             Err(e) if is_absence(&e) => Ok(RootCheck::Gone),
             Err(source) => Err(TreeError::Io { operation: "stat", path: self.path.clone(), source }),
         }
+    }
+
+    /// Waits until what was changed in the root's file system is on the disk, so that the loss of power does
+    /// not undo it. Takes as long as it takes to write what others have changed there.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`].
+    pub fn to_disk(&self) -> Result<(), TreeError> {
+        let failed = |operation| move |source| TreeError::Io { operation, path: self.path.clone(), source };
+        let dir = self.open_beneath(&RelPath::root(), How::List).map_err(failed("open"))?;
+        place::file_system_to_disk(&dir).map_err(failed("write the file system of"))
     }
 
     /// Observes one path. Never fails: what could not be read is

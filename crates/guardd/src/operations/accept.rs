@@ -206,6 +206,7 @@ impl AcceptTask {
             previous: Some(self.baseline_digest),
         };
         let committed = writer.finish(draft, &self.ward.house.key)?;
+        self.root.to_disk()?;
         let records = self.ward.append(vec![Event::Accepted {
             generation,
             baseline: committed.digest,

@@ -214,6 +214,7 @@ impl LockTask {
         if let (Some(open), true) = (&open, self.is_by_timer()) {
             events.push(open.alert());
         }
+        self.root.to_disk()?;
         let records = self.ward.append(events)?;
         let mut skipped = report.skipped;
         skipped.extend(recorded.unread);
@@ -330,6 +331,9 @@ pub(crate) fn undo(
         if root.set_marks(&step.path, step.identity, step.before())? == MarksSet::Done {
             undone += 1;
         }
+    }
+    if !steps.is_empty() {
+        root.to_disk()?;
     }
     guard_store::baseline::discard(&ward.house.state_dir, &ward.name, generation)?;
     Ok(undone)

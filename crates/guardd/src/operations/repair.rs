@@ -46,5 +46,8 @@ pub(crate) fn repair(
         done.left.extend(why.map(|why| (step.path, format!("not sealed: {why}"))));
         work.step();
     }
+    if done.entries > 0 {
+        root.to_disk()?;
+    }
     Ok(done)
 }

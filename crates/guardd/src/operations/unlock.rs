@@ -114,5 +114,8 @@ pub(crate) fn give_back(root: &Root, steps: &[PlanStep], work: &Work) -> Result<
         }
         work.step();
     }
+    if done.restored > 0 {
+        root.to_disk()?;
+    }
     Ok(done)
 }

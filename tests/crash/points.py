@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
 import threading
 import time
 import traceback
@@ -17,7 +16,7 @@ import tree
 import varlink
 from cases import Case
 from steps import Step, Traced, Verdict
-from world import ENVIRONMENT, World, until
+from world import ENVIRONMENT, Layout, World, until
 
 QUIET_SECONDS = 0.06
 """An operation's last steps come after its answer: it is over when there was none for so long."""
@@ -28,6 +27,8 @@ class Fault(Enum):
 
     KILL = "killed"
     POWER = "power cut"
+    POWER_OF_TREE = "power cut at the tree's disk"
+    POWER_OF_STATE = "power cut at the state's disk"
     FULL_ONCE = "no space once"
     FULL = "no space from then on"
 
@@ -35,6 +36,11 @@ class Fault(Enum):
     def lives(self) -> bool:
         """The daemon is to live through it."""
         return self in (Fault.FULL_ONCE, Fault.FULL)
+
+    def without_power(self, world: World) -> list[Path]:
+        """The file systems that lose what was not forced out."""
+        both = [world.tree] * (world.layout is Layout.APART) + [world.mount]
+        return {Fault.POWER: both, Fault.POWER_OF_TREE: [world.tree], Fault.POWER_OF_STATE: [world.mount]}.get(self, [])
 
 
 @dataclass
@@ -84,9 +90,9 @@ class Cut:
         self.steps.append(step)
         is_it = step == self._step
         self.reached |= is_it
-        if is_it and self._fault is Fault.POWER:
-            self._world.cut_power()
-        if is_it and self._fault in (Fault.KILL, Fault.POWER):
+        if is_it and not self._fault.lives:
+            for at in self._fault.without_power(self._world):
+                self._world.cut_power(at)
             return steps.KILL
         stays = self._fault is Fault.FULL and self.reached and not self.healed
         if (is_it and self._fault is Fault.FULL_ONCE or stays) and step.call in steps.NEEDS_SPACE:
@@ -144,7 +150,7 @@ def run(case: Case, world: World, cut: Cut, then: Callable[[str], None] = lambda
 
 def record(case: Case, world: World, image: Path) -> Recording:
     """Runs the operation undisturbed, and then what opens the tree again."""
-    copy = copied(image)
+    copy = world.copy(image)
     with world.mounted(copy):
         before, outside = loose(case, tree.picture(world.root)), tree.picture(world.outside)
         cut = Cut(world, Fault.KILL, None)
@@ -158,7 +164,7 @@ def record(case: Case, world: World, image: Path) -> Recording:
         if case.ends == "locked":
             world.unlock()
         opened = loose(case, tree.picture(world.root))
-    copy.unlink()
+    world.remove(copy)
     return Recording(cut.steps, before, after, opened, outside, frozenset(alerts))
 
 
@@ -172,7 +178,7 @@ def attempt(case: Case, world: World, image: Path, recording: Recording, fault: 
     """One point."""
     began = time.monotonic()
     outcome = Outcome(case.name, fault, step)
-    copy = copied(image)
+    copy = world.copy(image)
     try:
         with world.mounted(copy):
             look_before = Look(world, case, recording)
@@ -189,7 +195,11 @@ def attempt(case: Case, world: World, image: Path, recording: Recording, fault: 
                 if not outcome.became:
                     outcome.problems.append("the daemon did not live through it")
                 return outcome
-            if fault is Fault.POWER:
+            if step is None:
+                # It was answered, and killed a moment later.
+                for at in fault.without_power(world):
+                    world.cut_power(at)
+            if fault.without_power(world):
                 world.detach()
                 world.attach(copy)
             had_plan = (world.state / f"plans/{ENVIRONMENT}.jsonl").exists()
@@ -200,7 +210,7 @@ def attempt(case: Case, world: World, image: Path, recording: Recording, fault: 
     except Exception:  # noqa: BLE001 (a point that fails is told, and the others go on)
         outcome.problems.append(traceback.format_exc())
     finally:
-        copy.unlink()
+        world.remove(copy)
         outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -308,11 +318,5 @@ def loose(case: Case, picture: dict[str, dict]) -> dict[str, dict]:
     for path in case.moves:
         picture[str(Path(path).parent)].pop("mtime")
     return picture
-
-
-def copied(image: Path) -> Path:
-    copy = image.with_name(f"{threading.get_native_id()}-{image.name}")
-    subprocess.run(["cp", "--sparse=always", image, copy], check=True)
-    return copy
 
 

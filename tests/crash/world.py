@@ -14,8 +14,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 
 import tree
@@ -50,15 +52,24 @@ def until(what: str, holds: Callable[[], object]):
     return found
 
 
+class Layout(Enum):
+    """Where tree and state lie."""
+
+    TOGETHER = "together"
+    APART = "apart"
+
+
 class World:
     """One mounted copy of an image, and the daemon in it."""
 
-    def __init__(self, top: Path, seal: str):
+    def __init__(self, top: Path, seal: str, layout: Layout):
         self.top = top
         self.seal = seal
+        self.layout = layout
         self.mount = top / "world"
         self.away = top / "away"
-        self.root, self.outside = self.mount / "app", self.mount / "outside"
+        self.tree = self.mount / "tree"
+        self.root, self.outside = self.tree / "app", self.tree / "outside"
         self.state = self.mount / "state"
         self.socket = self.away / "run/control.sock"
         self.config = top / "guardd.toml"
@@ -74,14 +85,29 @@ class World:
         text += f"log_dir = {str(self.mount / 'log')!r}\nwatch = 'inotify'\n[environments.{ENVIRONMENT}]\nroot = {str(self.root)!r}\n"
         self.config.write_text(f'{text}seal = "{self.seal}"\n{tree.CONFIGURATION}')
 
-    @staticmethod
-    def format(image: Path) -> None:
-        """An empty file system in a sparse file."""
-        with image.open("wb") as file:
-            file.truncate(IMAGE_MIB << 20)
-        # Nothing is initialised later, so that nothing happens by itself.
-        options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-I", "256", "-J", "size=4", "-E", options, image], check=True)
+    def format(self, image: Path) -> None:
+        """Empty file systems in sparse files."""
+        for file in self.images(image):
+            with file.open("wb") as handle:
+                handle.truncate(IMAGE_MIB << 20)
+            # Nothing is initialised later, so that nothing happens by itself.
+            options = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-I", "256", "-J", "size=4", "-E", options, file], check=True)
+
+    def images(self, image: Path) -> list[Path]:
+        """The files that make up an image: for the state, and for the tree where that lies apart."""
+        return [image, image.with_name(f"{image.name}.tree")] if self.layout is Layout.APART else [image]
+
+    def copy(self, image: Path) -> Path:
+        """A copy for one point."""
+        copy = image.with_name(f"{threading.get_native_id()}-{image.name}")
+        for source, target in zip(self.images(image), self.images(copy), strict=True):
+            subprocess.run(["cp", "--sparse=always", source, target], check=True)
+        return copy
+
+    def remove(self, image: Path) -> None:
+        for file in self.images(image):
+            file.unlink()
 
     @contextlib.contextmanager
     def mounted(self, image: Path) -> Iterator[World]:
@@ -96,19 +122,25 @@ class World:
             subprocess.run(["umount", "-l", self.away], check=True)
 
     def attach(self, image: Path) -> None:
-        subprocess.run(["mount", "-o", "loop,noatime,acl,user_xattr", image, self.mount], check=True)
+        for file, at in zip(self.images(image), (self.mount, self.tree), strict=False):
+            at.mkdir(exist_ok=True)
+            # The journal is written when somebody forces it, and not because time passes.
+            subprocess.run(["mount", "-o", "loop,noatime,commit=300", file, at], check=True)
+        self.root.parent.mkdir(exist_ok=True)
 
     def detach(self) -> None:
         """Unmounts, once nobody holds it."""
-        def gone() -> bool:
-            return subprocess.run(["umount", self.mount], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
-        if os.path.ismount(self.mount):
-            until("the file system to be free", gone)
+        def gone(at: Path) -> bool:
+            return subprocess.run(["umount", at], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
-    def cut_power(self) -> None:
+        for at in (self.tree, self.mount):
+            if os.path.ismount(at):
+                until("the file system to be free", lambda at=at: gone(at))
+
+    def cut_power(self, at: Path) -> None:
         """What was not forced out is lost: nothing reaches the file system from now on, its journal neither."""
-        handle = os.open(self.mount, os.O_RDONLY)
+        handle = os.open(at, os.O_RDONLY)
         try:
             fcntl.ioctl(handle, EXT4_IOC_SHUTDOWN, NOLOGFLUSH.to_bytes(4, "little"))
         finally:

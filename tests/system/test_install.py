@@ -61,6 +61,8 @@ def test_init_enable_lock(guard, before):
     assert status["protected"]["files"] >= 10
     sealed = guard.machine.path(f"{ROOT}/backend/app/settings.py").stat()
     assert sealed.st_mode & 0o222 == 0, "a locked file is read-only"
+    assert status["seal"]["done"] == "immutable", status["seal"]
+    assert "i" in guard.machine.run(["lsattr", f"{ROOT}/backend/app/settings.py"]).out.split()[0]
     assert guard.ctl("alerts", "--json").json() == []
 
 
@@ -106,11 +108,11 @@ def test_logs_are_for_the_group(guard):
 
 
 def test_logrotate_loses_no_line(guard):
-    guard.machine.run("echo 1 >> /srv/app/backend/app/settings.py")
+    guard.machine.run("chattr -i /srv/app/backend/app/settings.py && echo 1 >> /srv/app/backend/app/settings.py")
     guard.wait_log("path=backend/app/settings.py")
     guard.machine.run("logrotate --force /etc/logrotate.d/guardd")
     assert len(list(guard.machine.path(LOGS).glob("security-alerts.log-*"))) == 1
-    guard.machine.run("echo 1 >> /srv/app/backend/app/views.py")
+    guard.machine.run("chattr -i /srv/app/backend/app/views.py && echo 1 >> /srv/app/backend/app/views.py")
     guard.wait_log("path=backend/app/views.py")
     stat = guard.machine.run(f"stat --format='%a %U:%G' {LOGS}/security-alerts.log").out.strip()
     assert stat == "640 root:guardd"
@@ -124,7 +126,7 @@ def test_an_upgrade_keeps_the_lock(guard):
     status = guard.wait_ready()
     assert (status["generation"], status["reason"]) == (1, "first lock")
     assert guard.machine.read(f"{STATE}/locks/{ENVIRONMENT}.lock").splitlines()[0] == lock.splitlines()[0]
-    guard.machine.run("echo 2 >> /srv/app/backend/app/urls.py")
+    guard.machine.run("chattr -i /srv/app/backend/app/urls.py && echo 2 >> /srv/app/backend/app/urls.py")
     guard.wait_finding("backend/app/urls.py", "content")
 
 

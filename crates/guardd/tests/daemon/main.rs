@@ -22,6 +22,7 @@ mod hostile_state;
 mod ledgers;
 mod links;
 mod lock_files;
+mod random_trees;
 mod raw;
 mod restarts;
 mod roots;

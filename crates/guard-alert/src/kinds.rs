@@ -74,6 +74,11 @@ pub(crate) fn of(event: &Event) -> Option<&'static Kind> {
         Event::GapClosed { .. } => &GAP_CLOSED,
         Event::RehashFinished { .. } => &REHASH_FINISHED,
         Event::Recovered { .. } => &RECOVERED,
+        Event::BackupCreated { .. } => &BACKUP_CREATED,
+        Event::BackupPruned { .. } => &BACKUP_PRUNED,
+        Event::BackupVerified { .. } => &BACKUP_VERIFIED,
+        Event::BackupPinned { .. } => &BACKUP_PINNED,
+        Event::BackupKey { .. } => &BACKUP_KEY,
         Event::Sink { .. } => &SINK,
         Event::Checkpoint { .. } => &CHECKPOINT,
         Event::Unknown => return None,
@@ -98,6 +103,11 @@ static GAP_OPENED: Kind = kind("gap_opened", "3bdc331267414207b14ea28f5799f2d9",
 static GAP_CLOSED: Kind = kind("gap_closed", "6bb087946cc54fb08a48059e482934f3", PROTECTION);
 static REHASH_FINISHED: Kind = kind("rehash_finished", "c3223486423f4330b63ea97533b600a3", PROTECTION);
 static RECOVERED: Kind = kind("recovered", "679a02751a1343d0a5ab3a5cf5e37999", PROTECTION);
+static BACKUP_CREATED: Kind = kind("backup_created", "18238b34073e444f9aa091ff99a3ab5a", PROTECTION);
+static BACKUP_PRUNED: Kind = kind("backup_pruned", "c3a30f5f13924b669ad1c4e1d334effa", PROTECTION);
+static BACKUP_VERIFIED: Kind = kind("backup_verified", "9c394956f41a46148d1e9d0099406abe", PROTECTION);
+static BACKUP_PINNED: Kind = kind("backup_pinned", "3e81be130e594eb491089917eb2814fc", PROTECTION);
+static BACKUP_KEY: Kind = kind("backup_key", "efaf42cd19cf4da599d3bdc69473cd26", PROTECTION);
 static SINK: Kind = kind("sink", "99bb634bf14e4fa6bd2ae2be44020e8a", PROTECTION);
 static CHECKPOINT: Kind = kind("checkpoint", "16f38a8d493243899c382a5377bb4b63", NOWHERE);
 
@@ -106,7 +116,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const KINDS: [&Kind; 20] = [
+    const KINDS: [&Kind; 25] = [
         &DAEMON_STARTED,
         &DAEMON_STOPPED,
         &CONFIGURATION,
@@ -125,6 +135,11 @@ mod tests {
         &GAP_CLOSED,
         &REHASH_FINISHED,
         &RECOVERED,
+        &BACKUP_CREATED,
+        &BACKUP_PRUNED,
+        &BACKUP_VERIFIED,
+        &BACKUP_PINNED,
+        &BACKUP_KEY,
         &SINK,
         &CHECKPOINT,
     ];

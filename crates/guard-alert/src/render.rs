@@ -1,5 +1,7 @@
 //! From a ledger record to the lines that tell of it.
 
+mod backup;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -285,6 +287,14 @@ fn single(record: &Record) -> Vec<Notice> {
                 ),
             }
         }
+        Event::BackupCreated { .. }
+        | Event::BackupPruned { .. }
+        | Event::BackupVerified { .. }
+        | Event::BackupPinned { .. }
+        | Event::BackupKey { .. } => match backup::words(&record.event, &mut put) {
+            Some(said) => said,
+            None => return Vec::new(),
+        },
         Event::Checkpoint { .. } => {
             put("seq", &record.seq);
             (Level::Info, format!("the ledger is signed up to record {}", record.seq.saturating_sub(1)))

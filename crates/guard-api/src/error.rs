@@ -100,6 +100,14 @@ pub enum Known {
         /// Which.
         generation: Option<u64>,
     },
+    /// There is no such backup.
+    #[serde(rename = "org.guardd.Control.UnknownBackup")]
+    UnknownBackup {
+        /// Where.
+        environment: String,
+        /// What was asked for; `None` where there is none at all.
+        id: Option<String>,
+    },
     /// There is no such alert.
     #[serde(rename = "org.guardd.Control.UnknownAlert")]
     UnknownAlert {
@@ -234,6 +242,7 @@ impl CallError {
             | Known::ReasonRequired {}
             | Known::MaintainerRequired {}
             | Known::UnknownAlert { .. }
+            | Known::UnknownBackup { .. }
             | Known::InvalidWindow { .. }
             | Known::ConfigurationRefused { .. }
             | Known::InvalidParameter { .. } => Exit::Usage,
@@ -295,6 +304,10 @@ impl fmt::Display for CallError {
             }
             Known::NoBaseline { environment, generation: None } => {
                 write!(f, "{environment} has no baseline, it was never locked")
+            }
+            Known::UnknownBackup { environment, id: None } => write!(f, "{environment} has no backup"),
+            Known::UnknownBackup { environment, id: Some(id) } => {
+                write!(f, "{environment} has no backup {id}")
             }
             Known::UnknownAlert { id } => write!(f, "there is no alert {id}"),
             Known::ChangedSinceShown { environment, paths } => write!(

@@ -17,7 +17,7 @@ pub trait Method: Serialize + DeserializeOwned {
 }
 
 /// The full names of all methods of `org.guardd.Control`, in the order of the IDL.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 25] = [
     Status::NAME,
     Lock::NAME,
     Unlock::NAME,
@@ -33,6 +33,14 @@ pub const NAMES: [&str; 17] = [
     ExportLog::NAME,
     ExportBaseline::NAME,
     ListBaselines::NAME,
+    InitBackup::NAME,
+    CreateBackup::NAME,
+    ListBackups::NAME,
+    VerifyBackup::NAME,
+    DrillBackup::NAME,
+    PruneBackups::NAME,
+    PinBackup::NAME,
+    ExportBackup::NAME,
     Reload::NAME,
     Who::NAME,
 ];
@@ -45,6 +53,12 @@ macro_rules! method {
         }
     };
 }
+
+mod backup;
+pub use backup::{
+    CreateBackup, DrillBackup, ExportBackup, ExportBackupReply, InitBackup, InitBackupReply, ListBackups,
+    ListBackupsReply, PinBackup, PinBackupReply, PruneBackups, PruneBackupsReply, VerifyBackup,
+};
 
 /// A reply of a method that streams progress: progress replies, then one result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +124,8 @@ pub struct Unlock {
     pub maintainer: String,
     /// The window's length; the configured one where left out.
     pub for_seconds: Option<u64>,
+    /// Although no backup can be made.
+    pub anyway: Option<bool>,
 }
 method!(Unlock, "org.guardd.Control.Unlock", Step<UnlockResult>);
 
@@ -153,6 +169,9 @@ pub struct AcceptReply {
     pub generation: u64,
     /// Escaped.
     pub accepted: Vec<String>,
+    /// Anything else that the caller should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 method!(Accept, "org.guardd.Control.Accept", AcceptReply);
 

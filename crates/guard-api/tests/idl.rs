@@ -115,6 +115,14 @@ fn methods_agree() {
     check::<ExportLog>(&idl);
     check::<ExportBaseline>(&idl);
     check::<ListBaselines>(&idl);
+    check::<InitBackup>(&idl);
+    check::<CreateBackup>(&idl);
+    check::<ListBackups>(&idl);
+    check::<VerifyBackup>(&idl);
+    check::<DrillBackup>(&idl);
+    check::<PruneBackups>(&idl);
+    check::<PinBackup>(&idl);
+    check::<ExportBackup>(&idl);
     check::<Reload>(&idl);
     check::<Who>(&idl);
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::alert::{Session, Severity};
+use crate::backup::{BackupId, BackupKind};
 use crate::baseline::Totals;
 use crate::entry::Digest;
 use crate::finding::Finding;
@@ -92,6 +93,16 @@ pub enum WindowEnd {
     Timer,
     /// Its time was up while guardd was down.
     WhileDown,
+}
+
+/// How a backup was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proving {
+    /// It was decrypted, and every byte compared.
+    Verify,
+    /// It was restored into a private directory and compared there, attributes and all.
+    Drill,
 }
 
 /// What a ledger record says happened.
@@ -284,6 +295,76 @@ pub enum Event {
         /// `finished` or `undone`, and what that meant.
         how: String,
     },
+    /// A backup was made.
+    BackupCreated {
+        /// Which.
+        backup: BackupId,
+        /// SHA-256 of its `manifest.json`.
+        manifest: Digest,
+        /// Why it was made.
+        kind: BackupKind,
+        /// Who asked for it.
+        by: String,
+        /// What they say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+        /// The baseline that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
+        /// What it holds.
+        totals: Totals,
+        /// Files whose content it does not hold.
+        missing: u64,
+        /// Bytes that were written for it; the rest is shared with earlier ones.
+        written: u64,
+    },
+    /// Backups went, by retention or because somebody asked.
+    BackupPruned {
+        /// Which.
+        backups: Vec<BackupId>,
+        /// Packs that went with them.
+        packs: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// Who.
+        by: String,
+    },
+    /// Every byte of a backup was decrypted and compared.
+    BackupVerified {
+        /// Which.
+        backup: BackupId,
+        /// By reading alone, or by restoring it.
+        how: Proving,
+        /// Regular files in it.
+        files: u64,
+        /// Bytes that were read.
+        bytes: u64,
+        /// What is wrong with it, the first few; empty where it is good.
+        problems: Vec<String>,
+        /// Wall time, milliseconds.
+        duration_ms: u64,
+        /// Who asked for it.
+        by: String,
+    },
+    /// A backup is kept until further notice, or no longer.
+    BackupPinned {
+        /// Which.
+        backup: BackupId,
+        /// Kept, or freed.
+        pinned: bool,
+        /// Who.
+        by: String,
+    },
+    /// Backups are encrypted to another recovery key from now on.
+    BackupKey {
+        /// The recovery key's recipient, as age writes it.
+        recipient: String,
+        /// The one before, where there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaced: Option<String>,
+        /// Who.
+        by: String,
+    },
     /// An alert's way out fails or works again.
     Sink {
         /// Which.
@@ -327,6 +408,11 @@ impl Event {
             Self::GapClosed { .. } => "gap_closed",
             Self::RehashFinished { .. } => "rehash_finished",
             Self::Recovered { .. } => "recovered",
+            Self::BackupCreated { .. } => "backup_created",
+            Self::BackupPruned { .. } => "backup_pruned",
+            Self::BackupVerified { .. } => "backup_verified",
+            Self::BackupPinned { .. } => "backup_pinned",
+            Self::BackupKey { .. } => "backup_key",
             Self::Sink { .. } => "sink",
             Self::Checkpoint { .. } => "checkpoint",
             Self::Unknown => "unknown",

@@ -1,13 +1,14 @@
 //! What the ledger says an environment's state is: a fold over its records.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertStatus, Note};
+use crate::backup::{BackupId, BackupKind};
 use crate::baseline::{LockState, Totals};
 use crate::entry::Digest;
-use crate::ledger::{Event, GapCause, Record};
+use crate::ledger::{Event, GapCause, Proving, Record};
 use crate::time::Timestamp;
 
 /// A maintenance window that is open.
@@ -105,6 +106,72 @@ pub struct EnvironmentState {
     pub gaps: Vec<Gap>,
     /// The last rehash.
     pub last_rehash: Option<LastRehash>,
+    /// Its backups.
+    #[serde(default)]
+    pub backups: Backups,
+}
+
+/// What the ledger remembers of an environment's backups.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Backups {
+    /// Those that should be there, with the SHA-256 of each one's manifest.
+    pub known: BTreeMap<BackupId, Digest>,
+    /// The greatest number there ever was.
+    pub last_number: u64,
+    /// The newest.
+    pub newest: Option<NewestBackup>,
+    /// The last that was decrypted and compared, and was good.
+    pub last_verified: Option<Proven>,
+    /// The last that was restored for a test, and was good.
+    pub last_drill: Option<Proven>,
+}
+
+/// The newest backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewestBackup {
+    /// Which.
+    pub id: BackupId,
+    /// Why it was made.
+    pub kind: BackupKind,
+    /// When.
+    pub at: Timestamp,
+    /// Files whose content it does not hold.
+    pub missing: u64,
+}
+
+/// A backup that was proven good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// Which.
+    pub id: BackupId,
+    /// When.
+    pub at: Timestamp,
+    /// Regular files in it.
+    pub files: u64,
+    /// Bytes that were compared.
+    pub bytes: u64,
+}
+
+impl Backups {
+    fn apply(&mut self, record: &Record) {
+        match &record.event {
+            Event::BackupCreated { backup, manifest, kind, missing, .. } => {
+                self.known.insert(backup.clone(), *manifest);
+                self.last_number = self.last_number.max(backup.sequence());
+                self.newest =
+                    Some(NewestBackup { id: backup.clone(), kind: *kind, at: record.at, missing: *missing });
+            }
+            Event::BackupPruned { backups, .. } => self.known.retain(|id, _| !backups.contains(id)),
+            Event::BackupVerified { backup, how, files, bytes, problems, .. } if problems.is_empty() => {
+                let proven = Proven { id: backup.clone(), at: record.at, files: *files, bytes: *bytes };
+                match how {
+                    Proving::Verify => self.last_verified = Some(proven),
+                    Proving::Drill => self.last_drill = Some(proven),
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Default for EnvironmentState {
@@ -118,6 +185,7 @@ impl Default for EnvironmentState {
             window: None,
             gaps: Vec::new(),
             last_rehash: None,
+            backups: Backups::default(),
         }
     }
 }
@@ -195,7 +263,7 @@ impl EnvironmentState {
                     duration_ms: *duration_ms,
                 });
             }
-            _ => {}
+            _ => self.backups.apply(record),
         }
     }
 }

@@ -96,6 +96,12 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The effective group id of this process.
+#[must_use]
+pub fn own_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// The login uid of a running process, which `su` and `sudo` leave as it is
 /// (`/proc/PID/loginuid`, proc(5)). `None` where it is unset, where the kernel
 /// has no audit support, or where there is no such process.

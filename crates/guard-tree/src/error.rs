@@ -42,6 +42,12 @@ pub enum TreeError {
         /// What stood against it.
         why: &'static str,
     },
+    /// Something else stands where a file was to be read.
+    #[error("{} is not the file that it was", path.display())]
+    NotThisFile {
+        /// Where.
+        path: PathBuf,
+    },
     /// The caller's flag was raised before the end.
     #[error("cancelled")]
     Cancelled,

@@ -1,5 +1,7 @@
 //! The command line's definition: one source for parsing, help, manual pages and completions.
 
+mod backup;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +9,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::quantity;
+pub(crate) use backup::Backup;
 
 /// Exit codes and variables, for the bottom of the help.
 const AFTER: &str = "\
 Exit codes:
   0  done; listings too, whatever they list
-  1  findings or violations exist (check, diff, log verify)
+  1  findings or violations exist (check, diff, log verify, backup verify and drill)
   2  usage or configuration error
   3  refused: not permitted, wrong state, busy, changed since shown
   4  guardd is not reachable
@@ -137,10 +140,10 @@ pub(crate) enum Command {
         /// Why, for the record
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
-        /// Lock although files are open for writing, and warn of them
+        /// Lock although files are open for writing, or no backup can be made, and warn of it
         ///
         /// What was opened before goes on writing into a sealed tree. Without this, lock is refused then, names the
-        /// files and processes, and gives every mode back.
+        /// files and processes, and gives every mode back; likewise where the tree cannot be backed up.
         #[arg(long)]
         anyway: bool,
         /// Give files with hard links to outside the root an inode of their own, so that they can be sealed
@@ -170,6 +173,12 @@ pub(crate) enum Command {
         /// How long, such as 45m or 2h30m [default: 30m]
         #[arg(long = "for", value_name = "TIME", value_parser = quantity::parse_duration)]
         length: Option<Duration>,
+        /// Unlock although no backup can be made
+        ///
+        /// Before anything is changed, the tree is backed up as it stands. Without this, unlock is refused where that
+        /// fails, such as on a full disk.
+        #[arg(long)]
+        anyway: bool,
     },
     /// Compare the tree with the baseline now, every byte of it
     ///
@@ -219,6 +228,15 @@ pub(crate) enum Command {
     Baseline {
         #[command(subcommand)]
         command: Baseline,
+    },
+    /// Backups: make, list, prove, take off the host; the recovery key
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    #[command(
+        after_help = "Examples:\n  guardctl backup init\n  guardctl backup create production --note 'before the move'\n  guardctl backup drill production"
+    )]
+    Backup {
+        #[command(subcommand)]
+        command: Backup,
     },
     /// Read the configuration again and apply it whole, or refuse it whole
     #[command(after_help = "Examples:\n  guardctl check-config && guardctl reload")]

@@ -72,6 +72,8 @@ fn advise(failure: Failure, method: &str, known: &Known, version: Option<&str>) 
         Known::NoBaseline { environment, generation: Some(_) } => {
             failure.hint(format!("those that there are: guardctl baseline list {environment}"))
         }
+        Known::UnknownBackup { id: None, .. } => failure.hint("make one: guardctl backup create"),
+        Known::UnknownBackup { .. } => failure.hint("those that there are: guardctl backup list"),
         Known::UnknownAlert { .. } => failure.hint("those that there are: guardctl alerts list --all"),
         Known::ChangedSinceShown { environment, paths } => {
             let more = paths.len().saturating_sub(SHOWN);

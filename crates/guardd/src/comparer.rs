@@ -40,6 +40,11 @@ pub(crate) struct DeviceMap {
 }
 
 impl DeviceMap {
+    /// For what was recorded just now.
+    pub(crate) fn same(root: &Root) -> Self {
+        Self { at_lock: root.identity().0, now: root.identity().0 }
+    }
+
     pub(crate) fn as_recorded(self, mut observed: Observed) -> Observed {
         let entry = match &mut observed {
             Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => e,

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use guard_alert::Sinks;
 use guard_model::baseline::{LockFile, LockState};
@@ -10,7 +10,9 @@ use guard_model::ledger::{Event, Head, Record};
 use guard_model::path::escape;
 use guard_model::state::EnvironmentState;
 use guard_model::{Change, Digest, Finding, Severity};
-use guard_store::{Baseline, HostKey, Index, LedgerHandle, LockFileSeen, PublicKey, StateDir, StoreError};
+use guard_store::{
+    BackupKeys, Baseline, HostKey, Index, LedgerHandle, LockFileSeen, PublicKey, StateDir, StoreError,
+};
 
 use crate::failure::chain;
 use crate::operations::now;
@@ -24,6 +26,8 @@ pub(crate) struct House {
     pub(crate) sinks: Arc<Sinks>,
     pub(crate) boot_id: String,
     pub(crate) machine_id: String,
+    /// What backups are encrypted to, or why there is no such key.
+    pub(crate) backup_keys: Result<Arc<RwLock<BackupKeys>>, String>,
 }
 
 impl House {

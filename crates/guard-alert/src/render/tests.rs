@@ -1,7 +1,7 @@
 use super::*;
 use guard_model::entry::{Digest, Stamp};
-use guard_model::ledger::Peer;
-use guard_model::{Confidence, Seal, Severity, Timestamp};
+use guard_model::ledger::{Peer, Proving};
+use guard_model::{BackupId, BackupKind, Confidence, Seal, Severity, Timestamp};
 
 const AT: Timestamp = Timestamp(1_795_300_000_000_001);
 
@@ -254,6 +254,29 @@ fn every_event_but_the_unknown_one_is_told() {
         },
         Event::GapClosed { gap: 1, verified: word(), found: 0 },
         Event::RehashFinished { files: 1, bytes: 1, duration_ms: 1, findings: 0 },
+        Event::BackupCreated {
+            backup: BackupId::new(1, Timestamp(0)),
+            manifest: digest,
+            kind: BackupKind::Manual,
+            by: word(),
+            note: Some(word()),
+            generation: Some(1),
+            totals,
+            missing: 1,
+            written: 1,
+        },
+        Event::BackupPruned { backups: vec![BackupId::new(1, Timestamp(0))], packs: 1, bytes: 1, by: word() },
+        Event::BackupVerified {
+            backup: BackupId::new(1, Timestamp(0)),
+            how: Proving::Drill,
+            files: 1,
+            bytes: 1,
+            problems: vec![word()],
+            duration_ms: 1,
+            by: word(),
+        },
+        Event::BackupPinned { backup: BackupId::new(1, Timestamp(0)), pinned: true, by: word() },
+        Event::BackupKey { recipient: word(), replaced: Some(word()), by: word() },
         Event::Checkpoint { signature: word() },
     ];
     for event in events {

@@ -4,11 +4,13 @@
 //! unknown fields are ignored. An absent value is written as `null`.
 
 mod alert;
+mod backup;
 mod finding;
 mod result;
 mod status;
 
 pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
+pub use backup::{Backup, BackupProof, BackupProofState, BackupProofs, BackupResult, BackupState, Proven};
 pub use finding::{Actor, Change, Confidence, Entry, Finding, Kind};
 pub use result::{
     Baseline, CheckResult, DiffResult, LockResult, Problem, Progress, SignedHead, Skipped, UnlockResult,

@@ -65,6 +65,9 @@ pub struct UnlockResult {
     /// Entries that could not be given back.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    /// Anything else that the caller should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Wall time, milliseconds.
     pub duration_ms: u64,
 }

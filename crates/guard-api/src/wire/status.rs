@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Skipped;
+use super::{BackupState, Skipped};
 use crate::Time;
 
 /// Counts of what is protected.
@@ -180,6 +180,9 @@ pub struct Environment {
     pub next_rehash_at: Option<Time>,
     /// Alerts that nobody has looked at.
     pub alerts_open: u64,
+    /// Its backups.
+    #[serde(default)]
+    pub backups: Option<BackupState>,
 }
 
 /// A place in the ledger.

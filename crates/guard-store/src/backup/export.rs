@@ -18,6 +18,7 @@ impl Backups {
     /// # Errors
     /// [`BackupError::Sink`] where `out` fails; otherwise as [`Backups::open_backup`].
     pub fn export(&self, id: &BackupId, out: &mut dyn Write) -> Result<(), BackupError> {
+        let _reading = self.reading();
         let backup: Backup = self.open_backup(&Which::Id(id.clone()))?;
         let mut archive = tar::Builder::new(out);
         archive.mode(tar::HeaderMode::Deterministic);

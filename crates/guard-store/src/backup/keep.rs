@@ -3,6 +3,8 @@
 use guard_model::retention::{self, Asked, Kept, Proof, Pruning};
 use guard_model::{BackupId, Timestamp};
 
+use std::sync::{PoisonError, TryLockError};
+
 use super::error::BackupError;
 use super::store::Backups;
 use super::{PINNED, UNFINISHED};
@@ -46,6 +48,12 @@ impl Backups {
     /// [`BackupError::Busy`], [`BackupError::Store`].
     pub fn prune(&self, keep: u32, asked: Asked) -> Result<Pruned, BackupError> {
         let _writing = self.begin_writing()?;
+        // What somebody reads just now stays until the next time; whoever asks by hand waits.
+        let _alone = match (asked, self.in_use.try_write()) {
+            (_, Ok(alone)) => alone,
+            (Asked::ByItself, Err(TryLockError::WouldBlock)) => return Ok(Pruned::default()),
+            _ => self.in_use.write().unwrap_or_else(PoisonError::into_inner),
+        };
         let proofs = self.proofs();
         let listed = self.list()?;
         let known = |backup: &super::Listed| {

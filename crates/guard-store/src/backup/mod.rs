@@ -34,7 +34,7 @@ pub use error::{BackupError, Refusal};
 pub use keep::{HeldBack, Pin, Pruned};
 pub use keys::{BackupKeys, HOST_IDENTITY, RECOVERY_RECIPIENT, RecoveryKey};
 pub use reader::{Backup, Entries};
-pub use store::{Backups, Listed, Which};
+pub use store::{Backups, Listed, Remembered, Which};
 pub use verify::{Pulse, Scope, Verified};
 pub use writer::{BackupDraft, BackupWriter, Made, Stored};
 
@@ -42,6 +42,8 @@ pub use writer::{BackupDraft, BackupWriter, Made, Stored};
 pub const MANIFEST: &str = "manifest.json";
 /// Its detached signature's, namespace [`crate::keys::NAMESPACE_BACKUP`].
 pub const SIGNATURE: &str = "manifest.json.sig";
+/// The files in `keys/` that backups are encrypted by.
+pub const KEY_FILES: [&str; 2] = [HOST_IDENTITY, RECOVERY_RECIPIENT];
 /// The directory of the packs.
 const PACKS: &str = "packs";
 /// Ends the name of a backup that is being written.

@@ -73,6 +73,10 @@ impl Proofs {
         self.damaged_packs.contains(&file.sha256.to_string())
     }
 
+    pub(super) fn problem(&self, id: &BackupId) -> Option<String> {
+        self.damaged.get(id).cloned()
+    }
+
     /// Notes how a whole backup verified.
     pub(super) fn note_backup(&mut self, id: &BackupId, problem: Option<String>) {
         match problem {

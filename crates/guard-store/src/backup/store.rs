@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use guard_model::backup::{Ciphertext, Manifest};
 use guard_model::{BackupId, Digest};
@@ -30,9 +30,21 @@ pub struct Backups {
     keys: Arc<RwLock<BackupKeys>>,
     pub(super) public: PublicKey,
     pub(super) held: Mutex<Held>,
-    /// The manifests that the ledger remembers.
-    remembered: Mutex<BTreeMap<BackupId, Digest>>,
+    remembered: Mutex<Remembered>,
     pub(super) writing: AtomicBool,
+    /// Held for reading by whoever goes through packs, for writing by whoever removes some.
+    pub(super) in_use: RwLock<()>,
+    /// Held while what is proven is being noted.
+    pub(super) proving: Mutex<()>,
+}
+
+/// What the ledger says of an environment's backups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The SHA-256 of each one's manifest.
+    pub manifests: BTreeMap<BackupId, Digest>,
+    /// The greatest number there ever was.
+    pub last_number: u64,
 }
 
 /// Which backup is meant.
@@ -58,7 +70,7 @@ pub struct Listed {
 impl Backups {
     /// Opens the backups of an environment in `elsewhere`, or else below the state directory, making
     /// the directories that are missing and clearing what an interrupted backup left. `remembered`
-    /// is what the ledger says: the digest of each backup's manifest.
+    /// is what the ledger says.
     ///
     /// # Errors
     /// [`BackupError::WritableByOthers`], [`BackupError::NotADirectory`], [`BackupError::Store`].
@@ -69,7 +81,7 @@ impl Backups {
         machine_id: &str,
         keys: Arc<RwLock<BackupKeys>>,
         public: PublicKey,
-        remembered: BTreeMap<BackupId, Digest>,
+        remembered: Remembered,
     ) -> Result<Self, BackupError> {
         let name = checked_name(environment)?;
         let dir = match elsewhere {
@@ -87,6 +99,8 @@ impl Backups {
             held: Mutex::default(),
             remembered: Mutex::new(remembered),
             writing: AtomicBool::new(false),
+            in_use: RwLock::new(()),
+            proving: Mutex::new(()),
         };
         opened.clear_leftovers()?;
         Ok(opened)
@@ -149,6 +163,7 @@ impl Backups {
     /// # Errors
     /// [`BackupError::NotHeld`]; [`BackupError::Content`] and others where what holds it is damaged.
     pub fn content(&self, digest: &Digest, out: &mut dyn Write) -> Result<(), BackupError> {
+        let _reading = self.reading();
         let pack = self.pack_of(digest)?;
         let mut reader = PackReader::open(&self.packs, &pack, &self.keys())?;
         while let Some((member, _)) = reader.next()? {
@@ -157,6 +172,32 @@ impl Backups {
             }
         }
         Err(BackupError::content(&self.packs.path_of(&pack::name_of(&pack)), format!("it lacks {digest}")))
+    }
+
+    /// Hands every content of a backup to `each`, pack by pack, with its digest and length. What is handed
+    /// on is compared with its digest as it goes: where `each` gets an error of the reader, it is damaged.
+    ///
+    /// # Errors
+    /// The first of `each`, or of the backup.
+    pub fn each_content<E: From<BackupError>>(
+        &self,
+        backup: &Backup,
+        mut each: impl FnMut(
+            &Digest,
+            u64,
+            &mut dyn FnMut(&mut dyn Write) -> Result<(), BackupError>,
+        ) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let _reading = self.reading();
+        let keys = self.keys();
+        for file in &backup.manifest().packs {
+            let mut reader = PackReader::open(&self.packs, &file.sha256, &keys)?;
+            while let Some((member, size)) = reader.next()? {
+                each(&member, size, &mut |out| reader.content(&member, out))?;
+            }
+            reader.finish(file)?;
+        }
+        Ok(())
     }
 
     /// True where some backup holds the content with this digest.
@@ -188,7 +229,7 @@ impl Backups {
     }
 
     /// What is said of backups by the ledger, where it says anything.
-    pub(super) fn remembered(&self) -> MutexGuard<'_, BTreeMap<BackupId, Digest>> {
+    pub(super) fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -200,7 +241,7 @@ impl Backups {
     /// Reads the manifest in `dir` and checks everything that is said of it elsewhere.
     pub(super) fn manifest(&self, dir: &Dir, id: &BackupId) -> Result<(Manifest, Digest), BackupError> {
         let (manifest, digest) = reader::read_manifest(dir, id, &self.public)?;
-        let expected = self.remembered().get(id).copied();
+        let expected = self.remembered().manifests.get(id).copied();
         reader::check_identity(&manifest, id, &self.environment, &self.machine_id)?;
         reader::check_digest(id, digest, expected)?;
         Ok((manifest, digest))
@@ -309,6 +350,17 @@ impl Backups {
             self.packs.sync()?;
         }
         Ok(removed)
+    }
+
+    /// True while a backup is being written, or old ones are removed.
+    #[must_use]
+    pub fn is_being_written(&self) -> bool {
+        self.writing.load(Ordering::Acquire)
+    }
+
+    /// Nothing is removed while this is held.
+    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.in_use.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the place of the one writer.

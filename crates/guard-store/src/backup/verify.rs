@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guard_model::backup::{Ciphertext, Manifest};
@@ -56,10 +57,12 @@ impl Backups {
     /// [`BackupError::NoSuchBackup`], [`BackupError::Cancelled`]. Whatever is wrong with the backup
     /// is no error but in [`Verified::problems`].
     pub fn verify(&self, id: &BackupId, scope: Scope, pulse: Pulse<'_>) -> Result<Verified, BackupError> {
-        let mut proofs = self.proofs();
+        let _reading = self.reading();
+        let known = self.proofs();
+        let mut learned = Learned::default();
         let mut found = Verified::default();
         let outcome = match self.open_backup(&Which::Id(id.clone())) {
-            Ok(backup) => self.verify_opened(&backup, scope, pulse, &mut proofs, &mut found),
+            Ok(backup) => self.verify_opened(&backup, scope, pulse, (&known, &mut learned), &mut found),
             Err(e @ BackupError::NoSuchBackup { .. }) => return Err(e),
             Err(e) => Err(e),
         };
@@ -68,8 +71,11 @@ impl Backups {
             Err(e) => found.problems.push(e.with_causes()),
             Ok(()) => {}
         }
-        proofs.note_backup(id, found.problems.first().cloned());
-        proofs.save(&self.dir)?;
+        self.change_proofs(|proofs| {
+            learned.proven.into_iter().for_each(|(file, inode)| proofs.note_proven(&file, inode));
+            learned.damaged.iter().for_each(|file| proofs.note_damaged_pack(file));
+            proofs.note_backup(id, found.problems.first().cloned());
+        })?;
         if !found.problems.is_empty() {
             self.forget_held();
         }
@@ -88,12 +94,18 @@ impl Backups {
         })
     }
 
+    /// What the last verification found to be wrong with a backup.
+    #[must_use]
+    pub fn problem(&self, id: &BackupId) -> Option<String> {
+        self.proofs().problem(id)
+    }
+
     fn verify_opened(
         &self,
         backup: &Backup,
         scope: Scope,
         pulse: Pulse<'_>,
-        proofs: &mut Proofs,
+        (known, learned): (&Proofs, &mut Learned),
         found: &mut Verified,
     ) -> Result<(), BackupError> {
         let keys = self.keys();
@@ -103,18 +115,18 @@ impl Backups {
         let entries = Inode::of(backup.dir(), ENTRIES);
         let wanted = wanted(backup, &keys, found)?;
         if let Some(inode) = entries {
-            proofs.note_proven(&manifest.entries, inode);
+            learned.proven.push((manifest.entries, inode));
         }
         for (file, wanted) in manifest.packs.iter().zip(wanted) {
             let inode = Inode::of(&self.packs, &pack::name_of(&file.sha256));
-            if scope == Scope::Unproven && proofs.is_proven(file, inode) {
+            if scope == Scope::Unproven && known.is_proven(file, inode) {
                 continue;
             }
             match self.verify_pack(file, wanted, &keys, pulse, found) {
-                Ok(()) => inode.into_iter().for_each(|inode| proofs.note_proven(file, inode)),
+                Ok(()) => learned.proven.extend(inode.map(|inode| (*file, inode))),
                 Err(BackupError::Cancelled) => return Err(BackupError::Cancelled),
                 Err(e) => {
-                    proofs.note_damaged_pack(file);
+                    learned.damaged.push(*file);
                     found.problems.push(e.with_causes());
                 }
             }
@@ -130,7 +142,7 @@ impl Backups {
         let found = match on_disk {
             Ok((_, digest)) => Some(digest),
             // It went by its time, or is damaged, which is its own affair.
-            Err(_) => self.remembered().get(&previous.id).copied(),
+            Err(_) => self.remembered().manifests.get(&previous.id).copied(),
         };
         match found {
             Some(found) if found != previous.sha256 => {
@@ -190,10 +202,24 @@ impl Backups {
             files.insert(manifest.entries.sha256.to_string());
             files.extend(manifest.packs.iter().map(|p| p.sha256.to_string()));
         }
+        let ids = self.ids()?;
+        self.change_proofs(|proofs| proofs.retain(&ids, &files))
+    }
+
+    /// Read, changed and written as one: somebody else may have learned something meanwhile.
+    fn change_proofs(&self, change: impl FnOnce(&mut Proofs)) -> Result<(), BackupError> {
+        let _alone = self.proving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut proofs = self.proofs();
-        proofs.retain(&self.ids()?, &files);
+        change(&mut proofs);
         proofs.save(&self.dir)
     }
+}
+
+/// What a verification learned of single files.
+#[derive(Default)]
+struct Learned {
+    proven: Vec<(Ciphertext, Inode)>,
+    damaged: Vec<Ciphertext>,
 }
 
 /// The contents that each pack has to hold, with their lengths.

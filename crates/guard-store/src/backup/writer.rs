@@ -93,9 +93,8 @@ impl Backups {
         let writing = self.begin_writing()?;
         let keys = self.keys();
         let ids = self.ids()?;
-        let last =
-            ids.iter().map(BackupId::sequence).chain(self.remembered().keys().map(BackupId::sequence)).max();
-        let id = BackupId::new(last.unwrap_or(0).saturating_add(1), draft.at);
+        let last = ids.last().map_or(0, BackupId::sequence).max(self.remembered().last_number);
+        let id = BackupId::new(last.saturating_add(1), draft.at);
         let mut previous = None;
         for newest in ids.iter().rev() {
             let found = self.dir.existing(&newest.to_string()).and_then(|d| self.manifest(&d, newest));
@@ -241,7 +240,9 @@ impl BackupWriter<'_> {
         self.dir.sync()?;
         self.backups.dir.rename(&self.temporary, &self.id.to_string())?;
         let digest = Digest(Sha256::digest(&text).into());
-        self.backups.remembered().insert(self.id.clone(), digest);
+        let mut remembered = self.backups.remembered();
+        remembered.manifests.insert(self.id.clone(), digest);
+        remembered.last_number = remembered.last_number.max(self.id.sequence());
         Ok(digest)
     }
 

@@ -12,14 +12,14 @@ use guard_sys::xattr::XattrReader;
 use guard_sys::{entries, flags, procfd};
 
 /// The flags that forbid changes.
-pub(super) const FORBIDDING: u32 = flags::IMMUTABLE | flags::APPEND;
+pub(crate) const FORBIDDING: u32 = flags::IMMUTABLE | flags::APPEND;
 
 pub(super) fn time_of(entry: &Entry) -> Time {
     Time { sec: entry.mtime.sec, nsec: entry.mtime.nsec }
 }
 
 /// A failed step, in words that fit after "cannot".
-pub(super) type Failed = (&'static str, io::Error);
+pub(crate) type Failed = (&'static str, io::Error);
 
 /// Takes the forbidding flags from a file or directory that has some.
 pub(super) fn lift(handle: BorrowedFd<'_>, stat: &Stat, kind: Kind) -> io::Result<()> {
@@ -42,7 +42,7 @@ pub(super) fn set_flags(handle: BorrowedFd<'_>, kind: Kind, mask: u32, value: u3
 
 /// Gives what `handle` stands on all attributes of `wanted` but the forbidding flags. Owner and mode have to
 /// succeed; what else could not be given is added to `short`.
-pub(super) fn give(handle: BorrowedFd<'_>, wanted: &Entry, short: &mut Vec<String>) -> Result<(), Failed> {
+pub(crate) fn give(handle: BorrowedFd<'_>, wanted: &Entry, short: &mut Vec<String>) -> Result<(), Failed> {
     let now = stat::of(handle).map_err(|e| ("stat", e))?;
     if (now.uid, now.gid) != (wanted.uid, wanted.gid) {
         entries::set_owner(handle, wanted.uid, wanted.gid).map_err(|e| ("set the owner of", e))?;

@@ -15,7 +15,7 @@
 //! not the caller's is never changed, only left by this one name.
 
 mod aside;
-mod attributes;
+pub(crate) mod attributes;
 mod desk;
 mod error;
 mod make;

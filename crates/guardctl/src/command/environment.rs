@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use guard_api::method::{Accept, Check, Diff, Lock, Reload, Status, Unlock, Who};
+use guard_api::method::{self, Accept, Check, Diff, Lock, Reload, Status, Who};
 use guard_api::{Exit, Known};
 
 use super::look;
@@ -53,20 +53,25 @@ pub(crate) fn lock(
     Ok(Exit::Done)
 }
 
-pub(crate) fn unlock(
-    ctl: &mut Ctl,
-    environment: Option<String>,
-    reason: Option<String>,
-    maintainer: Option<String>,
-    length: Option<Duration>,
-) -> Outcome {
+/// What was typed after `unlock`.
+pub(crate) struct Unlock {
+    pub(crate) environment: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) maintainer: Option<String>,
+    pub(crate) length: Option<Duration>,
+    pub(crate) anyway: bool,
+}
+
+pub(crate) fn unlock(ctl: &mut Ctl, typed: Unlock) -> Outcome {
+    let Unlock { environment, reason, maintainer, length, anyway } = typed;
     let example = "guardctl unlock ENV --reason 'fix the mail queue' --maintainer anna";
     let reason =
         given_or_asked(ctl.terminal, reason, Question { prompt: "Reason", option: "--reason", example })?;
     let question = Question { prompt: "Maintainer", option: "--maintainer", example };
     let maintainer = given_or_asked(ctl.terminal, maintainer, question)?;
     let for_seconds = length.map(|d| d.as_secs());
-    let answer = ctl.call_long("unlock", &Unlock { environment, reason, maintainer, for_seconds })?;
+    let asked = method::Unlock { environment, reason, maintainer, for_seconds, anyway: Some(anyway) };
+    let answer = ctl.call_long("unlock", &asked)?;
     if ctl.json {
         ctl.print_json(&answer.json)?;
     } else {
@@ -132,7 +137,7 @@ pub(crate) fn accept(ctl: &mut Ctl, typed: &[OsString], reason: Option<String>) 
     if ctl.json {
         ctl.print_json(&answer.json)?;
     } else {
-        ctl.print(&outcome::accept(&answer.value))?;
+        ctl.print(&outcome::accept(look(ctl), &answer.value))?;
     }
     Ok(Exit::Done)
 }

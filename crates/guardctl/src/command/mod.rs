@@ -1,6 +1,7 @@
 //! The commands: from arguments to a call and from its answer to output.
 
 mod alerts;
+mod backup;
 mod baseline;
 mod environment;
 mod log;
@@ -10,6 +11,7 @@ mod watch;
 use crate::arguments::Command;
 use crate::ctl::{Ctl, Outcome};
 use crate::view::Look;
+use environment::Unlock;
 
 /// Does what was asked for.
 pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
@@ -22,13 +24,14 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
         Command::Lock { environment, reason, anyway, break_links } => {
             environment::lock(ctl, environment, reason, anyway, break_links)
         }
-        Command::Unlock { environment, reason, maintainer, length } => {
-            environment::unlock(ctl, environment, reason, maintainer, length)
+        Command::Unlock { environment, reason, maintainer, length, anyway } => {
+            environment::unlock(ctl, Unlock { environment, reason, maintainer, length, anyway })
         }
         Command::Check { environment, quick } => environment::check(ctl, environment, quick),
         Command::Diff { place } => environment::diff(ctl, &place),
         Command::Accept { place, reason } => environment::accept(ctl, &place, reason),
         Command::Baseline { command } => baseline::dispatch(ctl, command),
+        Command::Backup { command } => backup::dispatch(ctl, command),
         Command::Reload => environment::reload(ctl),
         Command::Init { arguments } => offline::run_guardd(ctl, &["init"], arguments),
         Command::CheckConfig { arguments } => offline::run_guardd(ctl, &["check-config"], arguments),

@@ -4,6 +4,7 @@
 //! [`crate::safe`] on its way into text.
 
 pub(crate) mod alert;
+pub(crate) mod backup;
 pub(crate) mod baseline;
 pub(crate) mod finding;
 pub(crate) mod outcome;

@@ -45,11 +45,12 @@ pub(crate) fn lock(look: Look, r: &LockResult) -> String {
         out.push_str(&look.paint.tone(Tone::Warn, &format!("pattern {} matches nothing", Safe(p))));
         out.push('\n');
     }
-    for w in &r.warnings {
-        out.push_str(&look.paint.tone(Tone::Warn, &format!("warning: {}", Safe(w))));
-        out.push('\n');
-    }
+    out.push_str(&warnings(look, &r.warnings));
     out
+}
+
+fn warnings(look: Look, all: &[String]) -> String {
+    all.iter().map(|w| look.paint.tone(Tone::Warn, &format!("warning: {}", Safe(w))) + "\n").collect()
 }
 
 fn entries(n: u64) -> String {
@@ -77,6 +78,7 @@ pub(crate) fn unlock(look: Look, r: &UnlockResult) -> String {
         milliseconds(r.duration_ms)
     );
     out.push_str(&finding::skipped(look, &r.skipped, 0, "could not be given back"));
+    out.push_str(&warnings(look, &r.warnings));
     out
 }
 
@@ -124,7 +126,7 @@ pub(crate) fn diff(look: Look, r: &DiffResult) -> String {
 }
 
 /// After an acceptance.
-pub(crate) fn accept(r: &AcceptReply) -> String {
+pub(crate) fn accept(look: Look, r: &AcceptReply) -> String {
     let mut out = format!(
         "{}: {} accepted, baseline {} holds from now on\n",
         Safe(&r.environment),
@@ -134,6 +136,7 @@ pub(crate) fn accept(r: &AcceptReply) -> String {
     for p in &r.accepted {
         out.push_str(&format!("  {}\n", Safe(p)));
     }
+    out.push_str(&warnings(look, &r.warnings));
     out
 }
 

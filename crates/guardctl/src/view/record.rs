@@ -138,6 +138,42 @@ fn words(r: &Record) -> (Tone, String) {
             (Tone::Dim, format!("rehash: {read} in {}, {differ}", milliseconds(n("duration_ms"))))
         }
         "recovered" => (Tone::Warn, format!("{} was found half-done at start: {}", w("operation"), w("how"))),
+        "backup_created" => {
+            let note = if r.fields.contains_key("note") { format!(": {}", w("note")) } else { String::new() };
+            let written = bytes(n("written"));
+            (
+                Tone::Plain,
+                format!(
+                    "backup {} ({}) made by {}, {written} written{note}",
+                    w("backup"),
+                    w("kind"),
+                    w("by")
+                ),
+            )
+        }
+        "backup_pruned" => {
+            let gone = field::<Vec<String>>(r, "backups").unwrap_or_default();
+            let names: Vec<String> = gone.iter().map(|id| safe(id)).collect();
+            (Tone::Plain, format!("backups removed by {}: {}", w("by"), names.join(", ")))
+        }
+        "backup_verified" => {
+            let problems: Vec<String> = field(r, "problems").unwrap_or_default();
+            let how = if w("how") == "drill" { "restored for a test" } else { "verified" };
+            match problems.first() {
+                None => (Tone::Good, format!("backup {} {how} by {}: good", w("backup"), w("by"))),
+                Some(first) => (
+                    Tone::Bad,
+                    format!("backup {} {how} by {}: damaged: {}", w("backup"), w("by"), safe(first)),
+                ),
+            }
+        }
+        "backup_pinned" => {
+            let what = if field(r, "pinned") == Some(true) { "pinned" } else { "unpinned" };
+            (Tone::Plain, format!("backup {} {what} by {}", w("backup"), w("by")))
+        }
+        "backup_key" => {
+            (Tone::Warn, format!("backups have a new recovery key by {}: {}", w("by"), w("recipient")))
+        }
         "sink" if field(r, "healthy") == Some(true) => {
             (Tone::Plain, format!("alerts get out by {} again", w("sink")))
         }

@@ -102,6 +102,9 @@ fn environment(look: Look, e: &Environment, degraded: bool) -> String {
         t.row([dim("gap"), gap(look, g)]);
     }
     left_out(&e.watch, &mut t);
+    for (name, line) in e.backups.iter().flat_map(|b| super::backup::in_status(look, b)) {
+        t.row([dim(name), line]);
+    }
     t.row([dim("alerts"), alerts(e.alerts_open)]);
     out.push_str(&t.render(look.paint));
     out

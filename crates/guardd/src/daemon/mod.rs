@@ -19,7 +19,7 @@ use guard_alert::{SinkConfig, SinkHealth, Sinks};
 use guard_config::{Config, Problems, SourceFile};
 use guard_model::ledger::Event;
 use guard_model::{Digest, Timestamp};
-use guard_store::{HostKey, Ledger, LedgerHandle, Opened, RecordFilter, StateDir, StoreError};
+use guard_store::{BackupKeys, HostKey, Ledger, LedgerHandle, Opened, RecordFilter, StateDir, StoreError};
 use sd_notify::NotifyState;
 
 use crate::failure::chain;
@@ -88,6 +88,9 @@ const READERS: &str = "guardd";
 /// Runs until told to stop.
 pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
     let state_dir = Arc::new(StateDir::open(&start.config.daemon.state_dir)?);
+    if let Err(error) = crate::operations::drill::clear_leftovers(&state_dir) {
+        tracing::error!(error = %chain(&error), "what a drill restored could not be removed");
+    }
     let (house, ledger, last_record) = open_house(&start, &state_dir)?;
     let down = DownSince::read(&state_dir, last_record);
     let house = Arc::new(house);
@@ -145,6 +148,9 @@ fn open_house(
         sinks,
         boot_id: guard_sys::clock::boot_id().unwrap_or_default(),
         machine_id: guard_sys::clock::machine_id().unwrap_or_default(),
+        backup_keys: BackupKeys::load_or_create(state_dir, now())
+            .map(|keys| Arc::new(RwLock::new(keys)))
+            .map_err(|e| e.with_causes()),
     };
     let last = house.index().recent(1, &RecordFilter::default()).unwrap_or_default();
     let is_missing = restore::is_ledger_missing(&house);
@@ -413,7 +419,11 @@ async fn lock_all(daemon: &Arc<crate::server::Daemon>) -> Result<(), DaemonError
         let result = crate::server::ask(&warden, |reply| crate::warden::Command::Lock {
             by: crate::server::own_name(),
             reason: "guardd run --root".to_owned(),
-            options: crate::operations::lock::LockOptions::default(),
+            // Whoever tries it out on a full disk still wants it watched.
+            options: crate::operations::lock::LockOptions {
+                on_no_backup: crate::operations::backup::OnNoBackup::GoOn,
+                ..crate::operations::lock::LockOptions::default()
+            },
             work: crate::operations::Work::shared(),
             reply,
         })

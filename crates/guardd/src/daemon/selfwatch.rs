@@ -164,6 +164,7 @@ impl SelfWatch {
             }
         }
         let (keys, public) = (self.house.state_dir.keys(), self.house.state_dir.public());
+        all.extend(guard_store::backup::KEY_FILES.map(|name| keys.join(name)));
         all.extend([keys.join("host"), public.join("host.pub"), public.join("allowed_signers")]);
         all
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::ledger::{Event, Record};
 use guard_model::seal::{IMMUTABLE, Marks, Skip, sealed};
-use guard_model::{Class, Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
-use guard_store::{BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
+use guard_model::{BackupKind, Class, Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
+use guard_store::{BaselineWriter, Committed, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
 use guard_tree::{Content, MarksSet, Root, WhyNoFlags};
 
+use super::backup::{Cause, Safety, Secured};
 use super::{OperationError, Phase, Work, lock, now};
 use crate::comparer::Expectation;
 use crate::ward::Ward;
@@ -27,6 +28,7 @@ pub(crate) struct AcceptTask {
     pub(crate) shown: BTreeMap<RelPath, Option<Entry>>,
     pub(crate) by: String,
     pub(crate) reason: String,
+    pub(crate) safety: Safety,
     pub(crate) work: Arc<Work>,
 }
 
@@ -46,6 +48,8 @@ struct Fresh {
 pub(crate) struct AcceptDone {
     pub(crate) records: Vec<Record>,
     pub(crate) generation: u64,
+    /// What is to be said of the backup.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl AcceptTask {
@@ -206,16 +210,34 @@ impl AcceptTask {
             previous: Some(self.baseline_digest),
         };
         let committed = writer.finish(draft, &self.ward.house.key)?;
+        let secured = self.secure(&committed)?;
         self.root.to_disk()?;
-        let records = self.ward.append(vec![Event::Accepted {
+        let accepted = Event::Accepted {
             generation,
             baseline: committed.digest,
             by: self.by.clone(),
             reason: self.reason.clone(),
             paths,
             totals: committed.manifest.totals,
-        }])?;
-        Ok(AcceptDone { records, generation })
+        };
+        let mut records = self.ward.append(secured.event.into_iter().chain([accepted]).collect())?;
+        records.extend(self.safety.prune(&self.ward));
+        Ok(AcceptDone { records, generation, warnings: secured.warnings })
+    }
+
+    /// The content of a generation is stored before the generation counts.
+    fn secure(&self, committed: &Committed) -> Result<Secured, OperationError> {
+        let baseline = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
+        let cause = Cause {
+            kind: BackupKind::PreLock,
+            by: self.by.clone(),
+            note: None,
+            generation: Some(self.generation),
+        };
+        let device = self.expectation.device;
+        self.safety.secure(|vault| {
+            vault.store_baseline(&self.ward, &self.root, &baseline, device, cause, &self.work)
+        })
     }
 }
 

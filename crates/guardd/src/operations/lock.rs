@@ -9,15 +9,17 @@ use guard_model::ledger::{Event, Record, WindowEnd};
 use guard_model::path::escape;
 use guard_model::seal::{BINDING, Marks, Skip};
 use guard_model::state::Window;
-use guard_model::{Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
+use guard_model::{BackupKind, Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
 use guard_store::{
     Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
 };
 use guard_tree::{MarksSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor, WhyNoFlags};
 
+use super::backup::{Cause, OnNoBackup, Safety, Secured};
 use super::open_writers::{OnOpenWriters, Told};
 use super::survey::{Survey, Surveyor, is_sealable};
 use super::{OperationError, Phase, Work, baseline_diff, now};
+use crate::comparer::DeviceMap;
 use crate::ward::Ward;
 
 /// What to lock, and on whose word.
@@ -34,6 +36,7 @@ pub(crate) struct LockTask {
     /// The window that this lock ends.
     pub(crate) ends: Option<EndedWindow>,
     pub(crate) options: LockOptions,
+    pub(crate) safety: Safety,
     pub(crate) work: Arc<Work>,
 }
 
@@ -42,6 +45,7 @@ pub(crate) struct LockTask {
 pub(crate) struct LockOptions {
     pub(crate) on_writers: OnOpenWriters,
     pub(crate) outside_links: OutsideLinks,
+    pub(crate) on_no_backup: OnNoBackup,
 }
 
 /// What a lock does about files that have names outside the root.
@@ -192,7 +196,12 @@ impl LockTask {
         }
         let committed = recorded.writer.finish(self.manifest(seal_done), &self.ward.house.key)?;
         let totals = committed.manifest.totals;
-        let mut events = vec![Event::Locked {
+        let after = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
+        // The content of a generation is stored before the generation counts.
+        let secured = self.secure(&after)?;
+        self.work.enter(Phase::Committing, 0);
+        let mut events: Vec<Event> = secured.event.into_iter().collect();
+        events.push(Event::Locked {
             generation: self.generation,
             baseline: committed.digest,
             by: self.by.clone(),
@@ -200,10 +209,9 @@ impl LockTask {
             seal: seal_done,
             totals,
             unsealed: recorded.unsealed.count,
-        }];
+        });
         let mut changed = None;
         if let Some(ended) = &self.ends {
-            let after = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
             let findings = match &ended.before {
                 Some(before) => baseline_diff::between(before, &after, now())?,
                 None => Vec::new(),
@@ -214,8 +222,12 @@ impl LockTask {
         if let (Some(open), true) = (&open, self.is_by_timer()) {
             events.push(open.alert());
         }
+        if let (Some(why), true) = (&secured.why_none, self.is_by_timer()) {
+            events.push(no_backup_alert(why));
+        }
         self.root.to_disk()?;
-        let records = self.ward.append(events)?;
+        let mut records = self.ward.append(events)?;
+        records.extend(self.safety.prune(&self.ward));
         let mut skipped = report.skipped;
         skipped.extend(recorded.unread);
         Ok(LockDone {
@@ -235,8 +247,21 @@ impl LockTask {
                 .map(|open| format!("locked with open writers: {open}"))
                 .into_iter()
                 .chain(recorded.writers.untested())
+                .chain(secured.warnings)
                 .collect(),
         })
+    }
+
+    fn secure(&self, baseline: &Baseline) -> Result<Secured, OperationError> {
+        let cause = Cause {
+            kind: BackupKind::PreLock,
+            by: self.by.clone(),
+            note: None,
+            generation: Some(self.generation),
+        };
+        let device = DeviceMap::same(&self.root);
+        self.safety
+            .secure(|vault| vault.store_baseline(&self.ward, &self.root, baseline, device, cause, &self.work))
     }
 
     /// Nobody waits for its answer.
@@ -270,6 +295,16 @@ impl LockTask {
             seal_done,
             previous: self.previous,
         }
+    }
+}
+
+/// The tree is guarded again, though nothing could be put back from a backup of it.
+fn no_backup_alert(why: &str) -> Event {
+    Event::AlertOpened {
+        severity: Severity::High,
+        title: format!("locked without a backup: {why}"),
+        findings: Vec::new(),
+        sessions: Vec::new(),
     }
 }
 

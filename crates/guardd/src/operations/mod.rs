@@ -7,8 +7,10 @@
 
 pub(crate) mod accept;
 pub(crate) mod ancestors;
+pub(crate) mod backup;
 pub(crate) mod baseline_diff;
 mod break_links;
+pub(crate) mod drill;
 pub(crate) mod lock;
 pub(crate) mod open_writers;
 pub(crate) mod recover;
@@ -19,8 +21,8 @@ pub(crate) mod unlock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use guard_model::{RelPath, Timestamp};
-use guard_store::StoreError;
+use guard_model::{BackupId, RelPath, Timestamp};
+use guard_store::{BackupError, StoreError};
 use guard_tree::TreeError;
 
 /// Why an operation did not happen. Whatever it had begun is undone.
@@ -36,6 +38,12 @@ pub(crate) enum OperationError {
     OpenForWriting(open_writers::OpenFiles),
     #[error("the directory at {} is not the one that it was about: put that one back", path.display())]
     OtherRoot { path: std::path::PathBuf },
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    #[error("backup {backup} was written and cannot be read back: {problem}")]
+    NotReadBack { backup: BackupId, problem: String },
+    #[error("no backup can be made: {why}")]
+    NoBackup { why: String },
     #[error("cancelled because guardd is stopping")]
     Cancelled,
     #[error("failed ({cause}), and undoing it failed too: {undo}")]
@@ -73,13 +81,25 @@ pub(crate) enum Phase {
     Copying,
     Sealing,
     Hashing,
+    BackingUp,
     Committing,
     Unsealing,
+    Verifying,
+    Restoring,
 }
 
 impl Phase {
-    const ALL: [Self; 6] =
-        [Self::Walking, Self::Copying, Self::Sealing, Self::Hashing, Self::Committing, Self::Unsealing];
+    const ALL: [Self; 9] = [
+        Self::Walking,
+        Self::Copying,
+        Self::Sealing,
+        Self::Hashing,
+        Self::BackingUp,
+        Self::Committing,
+        Self::Unsealing,
+        Self::Verifying,
+        Self::Restoring,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -87,8 +107,11 @@ impl Phase {
             Self::Copying => "copying",
             Self::Sealing => "sealing",
             Self::Hashing => "hashing",
+            Self::BackingUp => "backing up",
             Self::Committing => "committing",
             Self::Unsealing => "unsealing",
+            Self::Verifying => "verifying",
+            Self::Restoring => "restoring",
         }
     }
 }

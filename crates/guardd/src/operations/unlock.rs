@@ -6,9 +6,11 @@ use std::sync::Arc;
 use guard_model::ledger::{Event, Record};
 use guard_model::path::escape;
 use guard_model::seal::Marks;
+use guard_model::{BackupKind, Policy};
 use guard_store::{Baseline, Plan, PlanHeader, PlanKind, PlanStep};
 use guard_tree::{MarksSet, Root};
 
+use super::backup::{Cause, Safety, Secured};
 use super::{OperationError, Phase, Work, now};
 use crate::comparer::{DeviceMap, Expectation};
 use crate::ward::Ward;
@@ -24,6 +26,9 @@ pub(crate) struct UnlockTask {
     pub(crate) reason: String,
     /// The `window_opened` that commits it.
     pub(crate) opened: Event,
+    /// The policy by which the tree is backed up.
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) safety: Safety,
     pub(crate) work: Arc<Work>,
 }
 
@@ -31,6 +36,8 @@ pub(crate) struct UnlockTask {
 pub(crate) struct UnlockDone {
     pub(crate) records: Vec<Record>,
     pub(crate) unsealed: Unsealed,
+    /// What is to be said of the backup.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What became of the sealed entries.
@@ -51,10 +58,12 @@ impl UnlockTask {
             Some(e) => steps(&e.baseline, e.device)?,
             None => Vec::new(),
         };
+        let secured = self.secure()?;
         self.work.check_cancelled()?;
         self.work.enter(Phase::Unsealing, steps.len() as u64);
         Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
-        let records = match self.ward.append(vec![self.opened.clone()]) {
+        let events = secured.event.into_iter().chain([self.opened.clone()]).collect();
+        let mut records = match self.ward.append(events) {
             Ok(records) => records,
             Err(e) => {
                 Plan::clear(&self.ward.house.state_dir, &self.ward.name)?;
@@ -65,11 +74,26 @@ impl UnlockTask {
         if self.expectation.is_none() {
             unsealed.left.push(".: the baseline is lost, so no mode and no flag was given back".to_owned());
         }
-        Ok(UnlockDone { records, unsealed })
+        records.extend(self.safety.prune(&self.ward));
+        Ok(UnlockDone { records, unsealed, warnings: secured.warnings })
     }
 }
 
 impl UnlockTask {
+    /// The tree as it stands, before anything is changed.
+    fn secure(&self) -> Result<Secured, OperationError> {
+        let cause = Cause {
+            kind: BackupKind::Emergency,
+            by: self.by.clone(),
+            note: None,
+            generation: Some(self.generation),
+        };
+        let expectation = self.expectation.as_ref();
+        self.safety.secure(|vault| {
+            vault.store_tree(&self.ward, &self.root, &self.policy, expectation, cause, &self.work)
+        })
+    }
+
     fn plan_header(&self) -> PlanHeader {
         PlanHeader {
             environment: self.ward.name.clone(),

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use guard_api::method::{
-    Accept, AcknowledgeAlert, Check, Diff, ExportBaseline, ExportLog, GetInfo, GetInfoReply,
-    GetInterfaceDescription, GetInterfaceDescriptionReply, ListAlerts, ListBaselines, Lock, Log, Reload,
-    ShowAlert, Status, StatusReply, Step, Unlock, VerifyLog, Watch, Who,
+    Accept, AcknowledgeAlert, Check, CreateBackup, Diff, DrillBackup, ExportBackup, ExportBaseline,
+    ExportLog, GetInfo, GetInfoReply, GetInterfaceDescription, GetInterfaceDescriptionReply, InitBackup,
+    ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reload, ShowAlert, Status,
+    StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
 };
 use guard_api::wire::DiffResult;
 use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
@@ -19,8 +20,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::authorise::{Authority, Right};
 use super::connection::{HungUp, Out};
-use super::{reading, streams};
+use super::{backups, reading, streams};
 use crate::operations::Work;
+use crate::operations::backup::OnNoBackup;
 use crate::operations::lock::{LockOptions, OutsideLinks};
 use crate::operations::open_writers::OnOpenWriters;
 use crate::ward::House;
@@ -142,6 +144,13 @@ fn right_of(method: &str) -> Option<Right> {
         Accept::NAME => Right::Command("accept"),
         AcknowledgeAlert::NAME => Right::Command("ack"),
         Reload::NAME => Right::Command("reload"),
+        InitBackup::NAME
+        | CreateBackup::NAME
+        | VerifyBackup::NAME
+        | DrillBackup::NAME
+        | PruneBackups::NAME
+        | PinBackup::NAME
+        | ExportBackup::NAME => Right::Command("backup"),
         Status::NAME
         | Check::NAME
         | Diff::NAME
@@ -153,6 +162,7 @@ fn right_of(method: &str) -> Option<Right> {
         | ExportLog::NAME
         | ExportBaseline::NAME
         | ListBaselines::NAME
+        | ListBackups::NAME
         | Who::NAME
         | GetInfo::NAME
         | GetInterfaceDescription::NAME => Right::Read,
@@ -260,6 +270,14 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
         ListAlerts::NAME => reading::list_alerts(daemon, parameters(call)?, out).await,
         ShowAlert::NAME => reading::show_alert(daemon, &parameters(call)?, out).await,
         ListBaselines::NAME => reading::list_baselines(daemon, &parameters(call)?, out).await,
+        InitBackup::NAME => backups::init(daemon, peer, &parameters(call)?, out).await,
+        CreateBackup::NAME => backups::create(daemon, peer, parameters(call)?, out).await,
+        ListBackups::NAME => backups::list(daemon, &parameters(call)?, out).await,
+        VerifyBackup::NAME => backups::verify(daemon, peer, parameters(call)?, out).await,
+        DrillBackup::NAME => backups::drill(daemon, peer, parameters(call)?, out).await,
+        PruneBackups::NAME => backups::prune(daemon, peer, &parameters(call)?, out).await,
+        PinBackup::NAME => backups::pin(daemon, peer, &parameters(call)?, out).await,
+        ExportBackup::NAME => backups::export(daemon, &parameters(call)?, out).await,
         Who::NAME => reading::who(daemon, parameters(call)?, out).await,
         VerifyLog::NAME => reading::verify_log(daemon, out).await,
         Watch::NAME => streams::watch(daemon, &parameters(call)?, out).await,
@@ -332,8 +350,10 @@ async fn lock(daemon: &Daemon, peer: &Peer, asked: Lock, out: &mut Out) -> Resul
     let work = Work::shared();
     let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
     let reason = asked.reason.unwrap_or_default();
+    let anyway = asked.anyway == Some(true);
     let options = LockOptions {
-        on_writers: if asked.anyway == Some(true) { OnOpenWriters::Warn } else { OnOpenWriters::Refuse },
+        on_writers: if anyway { OnOpenWriters::Warn } else { OnOpenWriters::Refuse },
+        on_no_backup: if anyway { OnNoBackup::GoOn } else { OnNoBackup::Refuse },
         outside_links: if asked.break_links == Some(true) {
             OutsideLinks::Break
         } else {
@@ -363,6 +383,7 @@ async fn unlock(daemon: &Daemon, peer: &Peer, asked: Unlock, out: &mut Out) -> R
             reason: asked.reason,
             length: asked.for_seconds.map(Duration::from_secs),
             longest,
+            on_no_backup: if asked.anyway == Some(true) { OnNoBackup::GoOn } else { OnNoBackup::Refuse },
             work: own,
             reply,
         })

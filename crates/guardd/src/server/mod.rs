@@ -6,6 +6,7 @@
 //! (see [`places`]).
 
 mod authorise;
+mod backups;
 mod connection;
 mod listener;
 mod methods;

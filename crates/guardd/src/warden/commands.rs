@@ -12,11 +12,13 @@ use guard_model::state::Window;
 use guard_model::{Entry, RelPath, Seal};
 use guard_store::index::AlertScope;
 
+use super::backups::BackupView;
 use super::outcomes::Finished;
 use super::troubles::Topic;
 use super::{Message, Running, Warden};
 use crate::failure::chain;
 use crate::operations::accept::AcceptTask;
+use crate::operations::backup::OnNoBackup;
 use crate::operations::lock::{EndedWindow, LockOptions, LockTask, OutsideLinks};
 use crate::operations::unlock::UnlockTask;
 use crate::operations::{Work, now, repair};
@@ -48,6 +50,8 @@ pub(crate) enum Command {
         reply: Reply<CheckResult>,
     },
     Accept(AcceptWish),
+    /// What is needed to make and read backups.
+    Backups(Reply<BackupView>),
     /// What the baseline says of a path.
     Expected {
         path: RelPath,
@@ -63,6 +67,7 @@ pub(crate) struct UnlockWish {
     /// The configured default where `None`.
     pub(crate) length: Option<Duration>,
     pub(crate) longest: Duration,
+    pub(crate) on_no_backup: OnNoBackup,
     pub(crate) work: Arc<Work>,
     pub(crate) reply: Reply<UnlockResult>,
 }
@@ -105,6 +110,10 @@ impl Warden {
                 let found = found.map(|r| r.map(|r| r.entry));
                 answer(reply, found.map_err(|e| Known::Failed { message: chain(&e), hint: None }));
             }
+            Command::Backups(reply) => {
+                let view = self.backup_view();
+                answer(reply, view);
+            }
             Command::Check { quick, below, work, reply } => self.check(quick, below, work, reply),
             // These change what observations are compared with: first the one under way.
             changing if self.observing => self.deferred.push_back(changing),
@@ -137,6 +146,10 @@ impl Warden {
                 message: message.clone(),
                 hint: Some("put the cause right and restart guardd".to_owned()),
             });
+        }
+        // Every operation begins with a backup, and there is one writer.
+        if self.vault().is_ok_and(|v| v.backups.is_being_written()) {
+            return Err(Known::Busy { environment: self.ward.name.clone(), operation: "backup".to_owned() });
         }
         self.scans.cancel();
         self.seal_rounds = None;
@@ -243,6 +256,7 @@ impl Warden {
             previous: self.state.baseline.as_ref().map(|b| b.digest),
             generation: self.next_generation(),
             ends,
+            safety: self.safety(wish.options.on_no_backup),
             options: wish.options,
             work: wish.work,
         };
@@ -317,6 +331,8 @@ impl Warden {
             by: wish.by,
             reason: wish.reason,
             opened,
+            policy: self.policy(),
+            safety: self.safety(wish.on_no_backup),
             work: wish.work,
         };
         let (began, reply) = (Instant::now(), wish.reply);
@@ -349,6 +365,7 @@ impl Warden {
             shown,
             by: wish.by,
             reason: wish.reason,
+            safety: self.safety(OnNoBackup::Refuse),
             work: wish.work,
         };
         let reply = wish.reply;

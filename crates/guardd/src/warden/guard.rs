@@ -19,6 +19,7 @@ use super::commands::LockWish;
 use super::troubles::Topic;
 use super::{Held, Warden};
 use crate::failure::chain;
+use crate::operations::backup::OnNoBackup;
 use crate::operations::lock::{LISTED, LockOptions};
 use crate::operations::open_writers::OnOpenWriters;
 use crate::operations::{ancestors, now, recover};
@@ -394,8 +395,12 @@ impl Warden {
             by: "guardd".to_owned(),
             reason,
             ends: Some((window, how)),
-            // What is open must not keep it open to everybody.
-            options: LockOptions { on_writers: OnOpenWriters::Warn, ..LockOptions::default() },
+            // What is open, or a full disk, must not keep it open to everybody.
+            options: LockOptions {
+                on_writers: OnOpenWriters::Warn,
+                on_no_backup: OnNoBackup::GoOn,
+                ..LockOptions::default()
+            },
             work: crate::operations::Work::shared(),
             reply: None,
         };

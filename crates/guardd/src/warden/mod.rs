@@ -5,6 +5,7 @@
 //! and comes back as a message; a conflicting command is refused with the name
 //! of the one that runs.
 
+mod backups;
 mod check;
 mod commands;
 mod findings;
@@ -35,6 +36,7 @@ use guard_store::index::AlertScope;
 use guard_tree::Root;
 use guard_watch::EnvId;
 
+pub(crate) use backups::BackupView;
 pub(crate) use commands::{AcceptWish, Command, UnlockWish};
 pub(crate) use findings::finding;
 pub(crate) use observer::Report;
@@ -67,6 +69,8 @@ pub(crate) enum Message {
     Scanned(Box<ScanEnd>),
     /// A lock, unlock or acceptance ended.
     Finished(Box<outcomes::Finished>),
+    /// Events of this environment that somebody else wrote.
+    Recorded(Vec<Record>),
     /// Somebody asks for something.
     Command(Box<Command>),
     /// Is everything alive? Answered through the observer.
@@ -142,6 +146,7 @@ pub(crate) struct Warden {
     /// What the last lock could not seal, read or match.
     left_out: status::LeftOut,
     watch_report: status::WatchReport,
+    backups: backups::Opened,
     inbox: Receiver<Message>,
     myself: Sender<Message>,
     stopping: bool,
@@ -207,6 +212,7 @@ impl Warden {
             deferred: VecDeque::new(),
             left_out: status::LeftOut::default(),
             watch_report: status::WatchReport::default(),
+            backups: None,
             inbox,
             myself,
             stopping: false,
@@ -220,6 +226,8 @@ impl Warden {
         // The baseline first: its policy says what of a locked root is watched.
         self.load_baseline();
         self.find_root();
+        // A failure is a trouble that `status` shows; it does not keep the guard from starting.
+        self.vault().ok();
         if let (Some(down), true) = (down, self.held.is_some()) {
             self.open_gap(GapCause::Down, down.since, down.how.to_owned());
         }
@@ -264,6 +272,7 @@ impl Warden {
             Message::Observed(report) => self.take_report(*report),
             Message::Scanned(end) => self.scan_ended(*end),
             Message::Finished(finished) => self.operation_ended(*finished),
+            Message::Recorded(records) => self.take_in(&records),
             Message::Command(command) => self.obey(*command),
             Message::Ping(reply) => {
                 // A dead observer drops the reply, which the heartbeat takes for a stall.

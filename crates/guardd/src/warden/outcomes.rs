@@ -7,6 +7,7 @@ use guard_api::Known;
 use guard_api::wire::{LockResult, SealState, Skipped, UnlockResult};
 use guard_model::RelPath;
 use guard_model::ledger::Event;
+use guard_store::BackupError;
 
 use super::commands::{Refusal, Reply, answer};
 use super::touches::Reach;
@@ -57,6 +58,14 @@ fn refusal(environment: &str, error: &OperationError) -> Refusal {
             hint: Some(
                 "stop the process, or put what it may write under `writable` in the configuration".to_owned(),
             ),
+            anyway: true,
+        },
+        OperationError::Backup(BackupError::Busy) => {
+            Known::Busy { environment: environment.to_owned(), operation: "backup".to_owned() }
+        }
+        OperationError::NoBackup { .. } => Known::Refused {
+            message: chain(error),
+            hint: Some("put that right, or make room: the oldest backups go with `guardctl backup prune --keep N`".to_owned()),
             anyway: true,
         },
         OperationError::NotUndone { .. } => Known::NeedsOperator {
@@ -233,6 +242,7 @@ impl Warden {
             }),
             restored: done.unsealed.restored,
             skipped,
+            warnings: done.warnings,
             duration_ms: millis(began),
         }
     }
@@ -269,6 +279,7 @@ impl Warden {
             environment: self.ward.name.clone(),
             generation: done.generation,
             accepted: texts,
+            warnings: done.warnings,
         }
     }
 

@@ -93,6 +93,7 @@ impl Warden {
             rehash_seconds: self.config.rehash.as_secs(),
             next_rehash_at: self.next_rehash_at(),
             alerts_open: open.unwrap_or(0),
+            backups: self.backup_state(),
         }
     }
 

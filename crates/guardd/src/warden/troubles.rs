@@ -20,6 +20,10 @@ pub(super) enum Topic {
     Seal,
     /// The lock file does not say what it should.
     LockFile,
+    /// Backups can neither be made nor read.
+    Backups,
+    /// Backups that the ledger knows are not there.
+    BackupsGone,
 }
 
 /// What is wrong, a line for each topic.

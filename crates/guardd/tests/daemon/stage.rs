@@ -503,7 +503,13 @@ impl Events {
 
 /// An unlock as the tests wish it.
 pub(crate) fn wish(seconds: Option<u64>) -> Unlock {
-    Unlock { environment: None, reason: "repair".into(), maintainer: "ada".into(), for_seconds: seconds }
+    Unlock {
+        environment: None,
+        reason: "repair".into(),
+        maintainer: "ada".into(),
+        for_seconds: seconds,
+        anyway: None,
+    }
 }
 
 /// An acceptance as the tests wish it.

@@ -230,6 +230,7 @@ fn unlock_wants_a_reason_a_maintainer_and_a_bounded_time() {
         reason: reason.into(),
         maintainer: maintainer.into(),
         for_seconds: seconds,
+        anyway: None,
     };
     assert_eq!(stage.refused(&ask("", "ada", None)), Known::ReasonRequired {});
     assert_eq!(stage.refused(&ask(" \t", "ada", None)), Known::ReasonRequired {});

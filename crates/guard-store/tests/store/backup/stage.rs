@@ -1,10 +1,9 @@
 //! Backups of files that are only in memory.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use guard_model::{BackupId, BackupKind, Digest, Timestamp};
-use guard_store::backup::{BackupDraft, BackupError, BackupKeys, Backups, Made, Stored, Which};
+use guard_model::{BackupKind, Timestamp};
+use guard_store::backup::{BackupDraft, BackupError, BackupKeys, Backups, Made, Remembered, Stored, Which};
 
 use crate::support::{Fixture, digest, record};
 
@@ -23,16 +22,16 @@ impl Stage {
     pub(crate) fn new() -> Self {
         let f = Fixture::new();
         let keys = Arc::new(RwLock::new(BackupKeys::load_or_create(&f.state, NOW).unwrap()));
-        let backups = open(&f, &keys, "production", BTreeMap::new()).unwrap();
+        let backups = open(&f, &keys, "production", Remembered::default()).unwrap();
         Self { f, keys, backups }
     }
 
     /// The same backups as another start of the daemon finds them.
     pub(crate) fn again(&self) -> Backups {
-        self.remembering(BTreeMap::new())
+        self.remembering(Remembered::default())
     }
 
-    pub(crate) fn remembering(&self, remembered: BTreeMap<BackupId, Digest>) -> Backups {
+    pub(crate) fn remembering(&self, remembered: Remembered) -> Backups {
         open(&self.f, &self.keys, "production", remembered).unwrap()
     }
 
@@ -45,7 +44,7 @@ pub(crate) fn open(
     f: &Fixture,
     keys: &Arc<RwLock<BackupKeys>>,
     environment: &str,
-    remembered: BTreeMap<BackupId, Digest>,
+    remembered: Remembered,
 ) -> Result<Backups, BackupError> {
     let keys = Arc::clone(keys);
     Backups::open(&f.state, None, environment, MACHINE, keys, f.key.public(), remembered)

@@ -1,10 +1,9 @@
 //! Truncated, bit-flipped, forged and replayed backups are refused, with the reason.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use guard_store::HostKey;
-use guard_store::backup::{BackupError, BackupKeys, Backups, Refusal, Which};
+use guard_store::backup::{BackupError, BackupKeys, Backups, Refusal, Remembered, Which};
 
 use super::stage::{MACHINE, NOW, Stage, back_up, contents, open};
 use crate::support::{Fixture, flip};
@@ -38,13 +37,20 @@ fn an_older_backup_under_a_newer_id_is_refused() {
 fn a_backup_of_another_environment_or_machine_is_refused() {
     let s = Stage::new();
     let id = s.back_up(&[(b"a", b"1")]).manifest.id;
-    let other = open(&s.f, &s.keys, "development", BTreeMap::new()).unwrap();
+    let other = open(&s.f, &s.keys, "development", Remembered::default()).unwrap();
     copy(&s.backups.path().join(id.to_string()), &other.path().join(id.to_string()));
     assert_eq!(refusal(&other, &id.to_string()), Refusal::OtherEnvironment { found: "production".into() });
     let keys = std::sync::Arc::clone(&s.keys);
-    let elsewhere =
-        Backups::open(&s.f.state, None, "production", "another", keys, s.f.key.public(), BTreeMap::new())
-            .unwrap();
+    let elsewhere = Backups::open(
+        &s.f.state,
+        None,
+        "production",
+        "another",
+        keys,
+        s.f.key.public(),
+        Remembered::default(),
+    )
+    .unwrap();
     assert_eq!(refusal(&elsewhere, &id.to_string()), Refusal::OtherMachine { found: MACHINE.into() });
 }
 
@@ -62,10 +68,10 @@ fn a_backup_that_the_ledger_remembers_otherwise_is_refused() {
     let s = Stage::new();
     let made = s.back_up(&[(b"a", b"1")]);
     let id = made.manifest.id;
-    let good = s.remembering([(id.clone(), made.digest)].into());
+    let good = s.remembering(Remembered { manifests: [(id.clone(), made.digest)].into(), last_number: 1 });
     assert!(good.open_backup(&Which::Newest).is_ok());
     let expected = crate::support::digest(b"another");
-    let bad = s.remembering([(id.clone(), expected)].into());
+    let bad = s.remembering(Remembered { manifests: [(id.clone(), expected)].into(), last_number: 1 });
     assert_eq!(refusal(&bad, &id.to_string()), Refusal::NotAsInLedger { expected, found: made.digest });
 }
 

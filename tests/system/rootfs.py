@@ -27,7 +27,7 @@ PACKAGES = (
     # What people and intruders change files with.
     "acl", "attr", "e2fsprogs", "git", "rsync", "vim-tiny",
     # What the tests drive and verify with; python3 is also what some intruders are written in.
-    "jq", "logrotate", "openssh-client", "python3", "sudo",
+    "age", "jq", "logrotate", "openssh-client", "python3", "sudo", "zstd",
 )
 
 

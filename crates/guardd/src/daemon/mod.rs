@@ -1,6 +1,7 @@
 //! The daemon from start to stop, in the order in which it happens.
 
 mod accepted;
+mod backup_keys;
 mod environments;
 mod heartbeat;
 mod reload;
@@ -154,7 +155,8 @@ fn open_house(
     };
     let last = house.index().recent(1, &RecordFilter::default()).unwrap_or_default();
     let is_missing = restore::is_ledger_missing(&house);
-    for event in selfwatch::at_start(&house, &opened, broken.as_ref(), is_missing) {
+    let of_files = selfwatch::at_start(&house, &opened, broken.as_ref(), is_missing);
+    for event in of_files.into_iter().chain(backup_keys::at_start(&house)) {
         append(&house, event);
     }
     if broken.is_some() || is_missing {

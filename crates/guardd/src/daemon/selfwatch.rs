@@ -214,7 +214,7 @@ impl SelfWatch {
     }
 }
 
-fn finding(path: &Path, change: Change, note: Option<String>) -> Finding {
+pub(super) fn finding(path: &Path, change: Change, note: Option<String>) -> Finding {
     Finding {
         path: escape(path.as_os_str().as_bytes()),
         at: now(),

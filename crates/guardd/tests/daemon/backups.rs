@@ -132,7 +132,7 @@ fn a_drill_restores_everything_and_leaves_nothing() {
     assert!(proof.ok && proof.problems.is_empty() && proof.notes.is_empty(), "{proof:?}");
     let drills = fs::read_dir(stage.state("drill")).unwrap();
     assert_eq!(drills.count(), 0);
-    let shown = stage.environment().backups.unwrap();
+    let shown = stage.site().backups.unwrap();
     assert_eq!(shown.last_drill.unwrap().id, proof.id);
 }
 
@@ -183,10 +183,29 @@ fn the_recovery_key_is_told_once() {
     assert!(everywhere.iter().all(|b| !b.windows(secret.len()).any(|w| w == secret.as_bytes())));
     let next = create(&stage);
     assert!(next.written > 0 && next.backup.recovery && next.warnings.is_empty(), "{next:?}");
-    assert_eq!(stage.environment().backups.unwrap().recovery_key, Some(made.recipient));
+    assert_eq!(stage.site().backups.unwrap().recovery_key, Some(made.recipient));
     for key in ["backup-identity", "backup-recovery"] {
         assert_eq!(fs::metadata(stage.state("keys").join(key)).unwrap().mode() & 0o7777, 0o600);
     }
+}
+
+#[test]
+fn a_recovery_key_that_somebody_exchanged_is_an_alert() {
+    let mut stage = Stage::locked(PLAIN);
+    stage.call(&InitBackup::default());
+    let file = stage.state("keys/backup-recovery");
+    let other = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg\n";
+    stage.stop();
+    fs::write(&file, other).unwrap();
+    stage.start();
+    assert!(stage.own_alerts().iter().any(|a| a.title.contains("another recovery key")));
+    stage.stop();
+    fs::remove_file(&file).unwrap();
+    stage.start();
+    assert!(stage.own_alerts().iter().any(|a| a.title.contains("public half is gone")));
+    fs::remove_file(stage.state("keys/backup-identity")).unwrap();
+    let watched = || stage.own_alerts().into_iter().find(|a| a.title.contains("backup-identity"));
+    crate::wait::until("an alert about the removed key", watched);
 }
 
 #[test]
@@ -253,4 +272,62 @@ fn an_export_is_a_tar_of_the_encrypted_files() {
     let listed = std::process::Command::new("tar").arg("-tf").arg(&file).output().unwrap();
     let names = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(names.lines().count(), 4, "{names}");
+}
+
+/// The shell lines of docs/backups.md, by name.
+fn documented(name: &str) -> String {
+    let page = include_str!("../../../../docs/backups.md");
+    let from = page.split(&format!("<!-- test: {name} -->\n```sh\n")).nth(1);
+    let block = from.and_then(|rest| rest.split("```").next());
+    block.unwrap_or_else(|| panic!("docs/backups.md has no block {name}")).to_owned()
+}
+
+#[test]
+fn the_documented_lines_open_a_backup_without_guardd() {
+    let has = |tool: &str| std::process::Command::new(tool).arg("--version").output().is_ok();
+    if let Some(missing) = ["age", "zstd", "jq", "ssh-keygen", "setfattr"].into_iter().find(|t| !has(t)) {
+        eprintln!("skipped: there is no {missing}");
+        return;
+    }
+    let stage = Stage::new(PLAIN);
+    tree::write(&stage.at("backend/a\n\\b\tc "), "odd name");
+    tree::write(&stage.at("backend/binary"), [0u8, 255, 10, 92].repeat(300_000));
+    tree::write(&stage.at("backend/empty"), "");
+    std::os::unix::fs::symlink("../with\\x \n", stage.at("backend/link")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, stage.at("scripts/pipe"), 0o640.into()).unwrap();
+    let mut stage = stage;
+    stage.start();
+    let recovery = stage.path("recovery.key");
+    fs::write(&recovery, stage.call(&InitBackup::default()).identity).unwrap();
+    stage.lock();
+    stage.kill();
+    for key in [recovery, stage.state("keys/backup-identity")] {
+        let to = stage.path("restored");
+        let setting = documented("setting")
+            .replace(
+                "/var/lib/guardd/backups/production",
+                stage.state(format!("backups/{ENV}")).to_str().unwrap(),
+            )
+            .replace("/var/lib/guardd/keys/backup-identity", key.to_str().unwrap())
+            .replace("/var/lib/guardd", stage.path("state").to_str().unwrap())
+            .replace("/root/restored", to.to_str().unwrap());
+        let names = ["verify", "decrypt", "make", "attributes", "xattrs", "finish"];
+        let script = setting + &names.map(documented).concat();
+        let done =
+            crate::stage::run(std::process::Command::new("bash").args(["-euo", "pipefail", "-c", &script]));
+        assert!(done.status.success(), "{}", text_of(&done));
+        // What is under `writable` is in no backup.
+        let restored = tree::picture(&to);
+        let mut wanted = tree::picture(&stage.app());
+        wanted.retain(|path, _| !path.starts_with(b"logs/") && !path.starts_with(b"media/"));
+        assert_eq!(restored, wanted);
+        let same = std::process::Command::new("diff")
+            .args(["-r", "--no-dereference", "-x", "logs", "-x", "media", "-x", "pipe"])
+            .args([stage.app(), to.clone()])
+            .output()
+            .unwrap();
+        assert!(same.status.success(), "{}", text_of(&same));
+        tree::open_up(&to);
+        fs::remove_dir_all(&to).unwrap();
+    }
 }

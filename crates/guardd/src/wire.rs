@@ -92,6 +92,42 @@ pub(crate) fn mount(path: &RelPath) -> wire::Skipped {
     wire::Skipped { path: path.to_string(), why: "lies on another mount".to_owned() }
 }
 
+/// One backup of a list.
+pub(crate) fn backup(
+    environment: &str,
+    backups: &guard_store::Backups,
+    recovery: Option<&str>,
+    listed: guard_store::backup::Listed,
+) -> wire::Backup {
+    use guard_model::retention::Proof;
+    let proof = match backups.proof(&listed.id) {
+        Ok(Proof::Verified) => wire::BackupProofState::Verified,
+        Ok(Proof::Unverified) => wire::BackupProofState::Unverified,
+        Ok(Proof::Damaged) | Err(_) => wire::BackupProofState::Damaged,
+    };
+    let (manifest, problem) = match listed.manifest {
+        Ok((manifest, _)) => (Some(manifest), None),
+        Err(e) => (None, Some(e.with_causes())),
+    };
+    let m = manifest.as_ref();
+    wire::Backup {
+        environment: environment.to_owned(),
+        id: listed.id.to_string(),
+        kind: m.map(|m| m.kind.to_string()),
+        at: m.map(|m| time(m.at)),
+        by: m.map(|m| m.by.clone()),
+        note: m.and_then(|m| m.note.clone()),
+        generation: m.and_then(|m| m.generation),
+        protected: m.map(|m| totals(&m.totals)),
+        missing: m.map_or(0, |m| m.missing),
+        bytes: m.map_or(0, |m| m.entries.bytes + m.packs.iter().map(|p| p.bytes).sum::<u64>()),
+        pinned: listed.pinned,
+        proof,
+        problem: problem.or_else(|| backups.problem(&listed.id)),
+        recovery: m.is_some_and(|m| recovery.is_some_and(|key| m.recipients.iter().any(|r| r == key))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,41 +196,5 @@ mod tests {
         let event = Event::AlertGrew { alert: 1, severity: Severity::High, findings: vec![sample()] };
         let r = Record { seq: 1, at: Timestamp(0), prev: Digest([0; 32]), environment: None, event };
         assert_eq!(record(&r).unwrap().event, "alert_grew");
-    }
-}
-
-/// One backup of a list.
-pub(crate) fn backup(
-    environment: &str,
-    backups: &guard_store::Backups,
-    recovery: Option<&str>,
-    listed: guard_store::backup::Listed,
-) -> wire::Backup {
-    use guard_model::retention::Proof;
-    let proof = match backups.proof(&listed.id) {
-        Ok(Proof::Verified) => wire::BackupProofState::Verified,
-        Ok(Proof::Unverified) => wire::BackupProofState::Unverified,
-        Ok(Proof::Damaged) | Err(_) => wire::BackupProofState::Damaged,
-    };
-    let (manifest, problem) = match listed.manifest {
-        Ok((manifest, _)) => (Some(manifest), None),
-        Err(e) => (None, Some(e.with_causes())),
-    };
-    let m = manifest.as_ref();
-    wire::Backup {
-        environment: environment.to_owned(),
-        id: listed.id.to_string(),
-        kind: m.map(|m| m.kind.to_string()),
-        at: m.map(|m| time(m.at)),
-        by: m.map(|m| m.by.clone()),
-        note: m.and_then(|m| m.note.clone()),
-        generation: m.and_then(|m| m.generation),
-        protected: m.map(|m| totals(&m.totals)),
-        missing: m.map_or(0, |m| m.missing),
-        bytes: m.map_or(0, |m| m.entries.bytes + m.packs.iter().map(|p| p.bytes).sum::<u64>()),
-        pinned: listed.pinned,
-        proof,
-        problem: problem.or_else(|| backups.problem(&listed.id)),
-        recovery: m.is_some_and(|m| recovery.is_some_and(|key| m.recipients.iter().any(|r| r == key))),
     }
 }

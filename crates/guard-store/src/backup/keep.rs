@@ -3,10 +3,11 @@
 use guard_model::retention::{self, Asked, Kept, Proof, Pruning};
 use guard_model::{BackupId, Timestamp};
 
+use std::collections::BTreeMap;
 use std::sync::{PoisonError, TryLockError};
 
 use super::error::BackupError;
-use super::store::Backups;
+use super::store::{Backups, Listed};
 use super::{PINNED, UNFINISHED};
 
 /// What pruning did.
@@ -20,6 +21,28 @@ pub struct Pruned {
     pub bytes: u64,
     /// Why nothing went though there are more than are to be kept.
     pub held_back: Option<HeldBack>,
+}
+
+/// What goes with these backups: packs that the others do not need. None goes while a manifest among those
+/// that stay cannot be believed.
+fn going(listed: &[Listed], gone: &[u64]) -> Pruned {
+    let (go, stay): (Vec<&Listed>, Vec<&Listed>) =
+        listed.iter().partition(|b| gone.contains(&b.id.sequence()));
+    let packs_of = |backups: &[&Listed]| -> BTreeMap<[u8; 32], u64> {
+        let manifests = backups.iter().filter_map(|b| b.manifest.as_ref().ok());
+        manifests.flat_map(|(m, _)| m.packs.iter().map(|p| (p.sha256.0, p.bytes))).collect()
+    };
+    let (mut packs, needed) = (packs_of(&go), packs_of(&stay));
+    packs.retain(|pack, _| !needed.contains_key(pack));
+    if stay.iter().any(|b| b.manifest.is_err()) {
+        packs.clear();
+    }
+    Pruned {
+        removed: go.into_iter().map(|b| b.id.clone()).collect(),
+        packs: packs.len() as u64,
+        bytes: packs.values().sum(),
+        held_back: None,
+    }
 }
 
 /// Why no backup may go.
@@ -41,12 +64,18 @@ impl std::fmt::Display for HeldBack {
 }
 
 impl Backups {
-    /// Removes the backups that need not be kept: see [`retention::prune`]. A crash on the way
-    /// leaves whole backups and leftovers that the next start clears.
+    /// Removes the backups that need not be kept: see [`retention::prune`]. `tell` hears what goes before it
+    /// goes, for the ledger: a backup that is gone without a word there was removed by somebody else. A crash on
+    /// the way leaves whole backups and leftovers that the next start clears.
     ///
     /// # Errors
-    /// [`BackupError::Busy`], [`BackupError::Store`].
-    pub fn prune(&self, keep: u32, asked: Asked) -> Result<Pruned, BackupError> {
+    /// That of `tell`, after which nothing goes; [`BackupError::Busy`], [`BackupError::Store`].
+    pub fn prune<E: From<BackupError>>(
+        &self,
+        keep: u32,
+        asked: Asked,
+        tell: impl FnOnce(&Pruned) -> Result<(), E>,
+    ) -> Result<Pruned, E> {
         let _writing = self.begin_writing()?;
         // What somebody reads just now stays until the next time; whoever asks by hand waits.
         let _alone = match (asked, self.in_use.try_write()) {
@@ -56,7 +85,7 @@ impl Backups {
         };
         let proofs = self.proofs();
         let listed = self.list()?;
-        let known = |backup: &super::Listed| {
+        let known = |backup: &Listed| {
             let (at, proof) = match &backup.manifest {
                 Ok((manifest, _)) => {
                     let dir = self.dir.existing(&backup.id.to_string());
@@ -69,9 +98,12 @@ impl Backups {
         };
         let kept: Vec<Kept> = listed.iter().map(known).collect();
         let held_back = match retention::prune(&kept, keep, asked) {
+            Pruning::Go(gone) if gone.is_empty() => return Ok(Pruned::default()),
             Pruning::Go(gone) => {
-                return self
-                    .remove(listed.into_iter().map(|b| b.id).filter(|id| gone.contains(&id.sequence())));
+                let pruned = going(&listed, &gone);
+                tell(&pruned)?;
+                self.remove(&pruned.removed)?;
+                return Ok(pruned);
             }
             Pruning::NewestNotVerified => HeldBack::NewestNotVerified,
             Pruning::ClockWentBack => HeldBack::ClockWentBack,
@@ -79,22 +111,18 @@ impl Backups {
         Ok(Pruned { held_back: Some(held_back), ..Pruned::default() })
     }
 
-    fn remove(&self, ids: impl Iterator<Item = BackupId>) -> Result<Pruned, BackupError> {
-        let mut pruned = Pruned::default();
+    fn remove(&self, ids: &[BackupId]) -> Result<(), BackupError> {
         for id in ids {
             // Out of the list by one step; what is then left over is known as such by its name.
             let leftover = format!("{id}{UNFINISHED}");
             self.dir.remove_dir(&leftover)?;
             self.dir.rename(&id.to_string(), &leftover)?;
             self.dir.remove_dir(&leftover)?;
-            pruned.removed.push(id);
         }
-        if !pruned.removed.is_empty() {
-            (pruned.packs, pruned.bytes) = self.remove_unlisted_packs()?;
-            self.forget_proofs_of_the_gone()?;
-            self.forget_held();
-        }
-        Ok(pruned)
+        self.remove_unlisted_packs()?;
+        self.forget_proofs_of_the_gone()?;
+        self.forget_held();
+        Ok(())
     }
 
     /// Keeps a backup whatever pruning would say, or no longer; false where that was so before.

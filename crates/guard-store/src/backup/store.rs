@@ -318,13 +318,12 @@ impl Backups {
                 self.dir.remove_dir(&name)?;
             }
         }
-        self.remove_unlisted_packs()?;
-        Ok(())
+        self.remove_unlisted_packs()
     }
 
-    /// Removes the packs that no backup lists, and unfinished ones; how many, and their bytes. Where
+    /// Removes the packs that no backup lists, and unfinished ones. Where
     /// a single manifest cannot be believed nothing is removed: nobody knows what it would have listed.
-    pub(super) fn remove_unlisted_packs(&self) -> Result<(u64, u64), BackupError> {
+    pub(super) fn remove_unlisted_packs(&self) -> Result<(), BackupError> {
         let mut listed = BTreeSet::new();
         let mut all_known = true;
         for backup in self.list()? {
@@ -336,20 +335,13 @@ impl Backups {
                 }
             }
         }
-        let mut removed = (0, 0);
         for name in self.packs.names()? {
             let unlisted = pack::digest_of(&name).is_some_and(|d| all_known && !listed.contains(&d.0));
             if unlisted || name.starts_with(NEW_PACK) {
-                let bytes =
-                    self.packs.open(&name).ok().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
                 self.packs.remove_file(&name)?;
-                removed = (removed.0 + 1, removed.1 + bytes);
             }
         }
-        if removed.0 > 0 {
-            self.packs.sync()?;
-        }
-        Ok(removed)
+        self.packs.sync()
     }
 
     /// True while a backup is being written, or old ones are removed.

@@ -18,7 +18,9 @@ use guard_model::retention::Asked;
 use guard_model::seal::sealed;
 use guard_model::{BackupKind, Class, Entry, Kind, Observed, Policy, RelPath, Seal};
 use guard_store::Baseline;
-use guard_store::backup::{BackupDraft, BackupError, BackupWriter, Backups, Made, Pulse, Scope, Stored};
+use guard_store::backup::{
+    BackupDraft, BackupError, BackupWriter, Backups, Made, Pruned, Pulse, Scope, Stored,
+};
 use guard_tree::{Progress, Root, ScanContent, ScanOptions, Visitor};
 
 use super::lock::workers;
@@ -85,14 +87,9 @@ impl Safety {
         Ok(Secured { event: None, warnings, why_none: Some(why) })
     }
 
-    /// Removes old backups after the operation was committed, and says so in the ledger.
+    /// Removes old backups after the operation was committed.
     pub(crate) fn prune(&self, ward: &Ward) -> Vec<Record> {
-        let pruned = self.vault.as_ref().ok().and_then(Vault::prune);
-        let told = pruned.map(|event| ward.append(vec![event]));
-        told.unwrap_or_else(|| Ok(Vec::new())).unwrap_or_else(|error| {
-            tracing::error!(error = %crate::failure::chain(&error), "the ledger cannot be written");
-            Vec::new()
-        })
+        self.vault.as_ref().map(|vault| vault.prune(ward)).unwrap_or_default()
     }
 }
 
@@ -188,26 +185,35 @@ impl Vault {
         }
     }
 
-    /// Removes what need not be kept any more. A failure is logged: the next backup tries again.
-    pub(crate) fn prune(&self) -> Option<Event> {
-        match self.backups.prune(self.keep, Asked::ByItself) {
-            Ok(pruned) if !pruned.removed.is_empty() => Some(Event::BackupPruned {
-                backups: pruned.removed,
-                packs: pruned.packs,
-                bytes: pruned.bytes,
-                by: "guardd".to_owned(),
-            }),
+    /// Removes what need not be kept any more, after the ledger was told. A failure is logged: the next
+    /// backup tries again.
+    pub(crate) fn prune(&self, ward: &Ward) -> Vec<Record> {
+        let mut records = Vec::new();
+        let tell = |going: &Pruned| {
+            records = ward.append(vec![pruned_event(going, "guardd")])?;
+            Ok::<(), OperationError>(())
+        };
+        match self.backups.prune(self.keep, Asked::ByItself, tell) {
             Ok(pruned) => {
                 if let Some(why) = pruned.held_back {
                     tracing::warn!(%why, "no old backup is removed");
                 }
-                None
             }
             Err(error) => {
-                tracing::warn!(error = %error.with_causes(), "old backups could not be removed");
-                None
+                tracing::warn!(error = %crate::failure::chain(&error), "old backups could not be removed");
             }
         }
+        records
+    }
+}
+
+/// What the ledger is told of backups that are about to go.
+pub(crate) fn pruned_event(going: &Pruned, by: &str) -> Event {
+    Event::BackupPruned {
+        backups: going.removed.clone(),
+        packs: going.packs,
+        bytes: going.bytes,
+        by: by.to_owned(),
     }
 }
 

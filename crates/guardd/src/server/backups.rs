@@ -16,14 +16,14 @@ use guard_model::ledger::{Event, Proving};
 use guard_model::path::escape;
 use guard_model::retention::Asked;
 use guard_model::{BackupId, BackupKind, Severity};
-use guard_store::backup::{BackupError, Backups, Pin, Pulse, Scope, Which};
+use guard_store::backup::{BackupError, Backups, Pin, Pruned, Pulse, Scope, Which};
 use guard_sys::peer::Peer;
 
 use super::connection::Out;
 use super::methods::{Daemon, Ended, OnHangup, ask, caller};
 use super::streams;
 use crate::failure::chain;
-use crate::operations::backup::Cause;
+use crate::operations::backup::{Cause, pruned_event};
 use crate::operations::{OperationError, Phase, Work, drill, now};
 use crate::ward::Ward;
 use crate::warden::{BackupView, Command, Message, WardenHandle};
@@ -98,9 +98,7 @@ pub(super) async fn create(
             .store_tree(&view.ward, &root, &view.policy, expectation, cause, &own)
             .map_err(|e| operation_failed(&view.ward, &e))?;
         tell(&view.ward, &notify, vec![done.event()])?;
-        if let Some(pruned) = view.vault.prune() {
-            tell(&view.ward, &notify, vec![pruned])?;
-        }
+        notify.send(Message::Recorded(view.vault.prune(&view.ward)));
         let mut warnings = done.warnings();
         warnings.extend(no_recovery_key(&view.vault.backups));
         Ok(BackupResult {
@@ -224,17 +222,15 @@ pub(super) async fn prune(
     };
     let (by, notify) = (caller(peer).to_string(), warden.clone());
     let reply = beside(&warden.name, "prune", move || {
-        let pruned =
-            view.vault.backups.prune(keep, Asked::ByHand).map_err(|e| busy_or_failed(&view.ward, &e))?;
-        if !pruned.removed.is_empty() {
-            let event = Event::BackupPruned {
-                backups: pruned.removed.clone(),
-                packs: pruned.packs,
-                bytes: pruned.bytes,
-                by,
-            };
-            tell(&view.ward, &notify, vec![event])?;
-        }
+        let told = |going: &Pruned| {
+            notify.send(Message::Recorded(view.ward.append(vec![pruned_event(going, &by)])?));
+            Ok::<(), OperationError>(())
+        };
+        let pruned = view
+            .vault
+            .backups
+            .prune(keep, Asked::ByHand, told)
+            .map_err(|e| operation_failed(&view.ward, &e))?;
         Ok(PruneBackupsReply {
             environment: view.ward.name.clone(),
             removed: pruned.removed.iter().map(ToString::to_string).collect(),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use guard_model::retention::{Asked, Proof};
 use guard_model::{BackupId, Timestamp};
-use guard_store::backup::{BackupError, Backups, HeldBack, Pin, Pulse, Scope, Verified, Which};
+use guard_store::backup::{BackupError, Backups, HeldBack, Pin, Pruned, Pulse, Scope, Verified, Which};
 
 use super::stage::{NOW, Stage, back_up, contents, noise};
 use crate::support::{bash, digest, flip};
@@ -12,6 +12,19 @@ use crate::support::{bash, digest, flip};
 pub(crate) fn verify(backups: &Backups, id: &BackupId, scope: Scope) -> Verified {
     let (cancel, bytes) = (AtomicBool::new(false), AtomicU64::new(0));
     backups.verify(id, scope, Pulse { cancel: &cancel, bytes: &bytes }).unwrap()
+}
+
+fn prune(s: &Stage, keep: u32, asked: Asked) -> Result<Pruned, BackupError> {
+    let mut told = None;
+    let pruned = s.backups.prune(keep, asked, |going| {
+        // Told before it goes.
+        let there = s.backups.ids().unwrap();
+        assert!(going.removed.iter().all(|id| there.contains(id)));
+        told = Some(going.clone());
+        Ok::<(), BackupError>(())
+    })?;
+    assert_eq!(told.unwrap_or_default().removed, pruned.removed);
+    Ok(pruned)
 }
 
 fn pack(s: &Stage, at: usize, id: &BackupId) -> std::path::PathBuf {
@@ -127,10 +140,10 @@ fn the_last_ones_and_the_pinned_ones_stay_and_unneeded_packs_go() {
         .collect();
     assert!(s.backups.set_pinned(&made[0], Pin::Keep).unwrap());
     assert!(!s.backups.set_pinned(&made[0], Pin::Keep).unwrap());
-    let held_back = s.backups.prune(2, Asked::ByItself).unwrap();
+    let held_back = prune(&s, 2, Asked::ByItself).unwrap();
     assert_eq!((held_back.removed, held_back.held_back), (vec![], Some(HeldBack::NewestNotVerified)));
     verify(&s.backups, &made[4], Scope::Unproven);
-    let pruned = s.backups.prune(2, Asked::ByItself).unwrap();
+    let pruned = prune(&s, 2, Asked::ByItself).unwrap();
     assert_eq!((pruned.removed, pruned.packs), (made[1..3].to_vec(), 2));
     assert_eq!(s.backups.ids().unwrap(), [made[0].clone(), made[3].clone(), made[4].clone()]);
     assert!(matches!(s.backups.content(&digest(&[1]), &mut Vec::new()), Err(BackupError::NotHeld { .. })));
@@ -138,7 +151,7 @@ fn the_last_ones_and_the_pinned_ones_stay_and_unneeded_packs_go() {
         assert_eq!(verify(&s.again(), id, Scope::Everything).problems, [""; 0]);
     }
     assert!(s.backups.set_pinned(&made[0], Pin::Free).unwrap());
-    assert_eq!(s.backups.prune(2, Asked::ByItself).unwrap().removed, [made[0].clone()]);
+    assert_eq!(prune(&s, 2, Asked::ByItself).unwrap().removed, [made[0].clone()]);
 }
 
 #[test]
@@ -149,9 +162,9 @@ fn a_clock_that_went_backwards_deletes_nothing() {
         let made = back_up(&s.backups, &s.f, at, &[(b"a", b"1")]).unwrap();
         verify(&s.backups, &made.manifest.id, Scope::Unproven);
     }
-    let pruned = s.backups.prune(1, Asked::ByItself).unwrap();
+    let pruned = prune(&s, 1, Asked::ByItself).unwrap();
     assert_eq!((pruned.removed, pruned.held_back), (vec![], Some(HeldBack::ClockWentBack)));
-    assert_eq!(s.backups.prune(1, Asked::ByHand).unwrap().removed.len(), 2);
+    assert_eq!(prune(&s, 1, Asked::ByHand).unwrap().removed.len(), 2);
 }
 
 #[test]
@@ -163,7 +176,7 @@ fn no_pack_goes_while_a_manifest_cannot_be_believed() {
     let good = std::fs::read(&manifest).unwrap();
     flip(&manifest, 30, 1);
     // Whatever may go goes, but who knows which packs the damaged one needs.
-    let pruned = s.backups.prune(1, Asked::ByHand).unwrap();
+    let pruned = prune(&s, 1, Asked::ByHand).unwrap();
     assert_eq!((pruned.removed, pruned.packs), (vec![first], 0));
     drop(s.again());
     std::fs::write(&manifest, good).unwrap();

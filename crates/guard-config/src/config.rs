@@ -144,6 +144,8 @@ pub struct Environment {
     /// How long a maintenance window is where `unlock` is not told; at most
     /// [`Daemon::window_max`].
     pub window_default: Duration,
+    /// Validators of what is committed: a pattern of paths, and the command that gets the content.
+    pub validate: BTreeMap<String, Vec<String>>,
 }
 
 impl Environment {
@@ -163,6 +165,7 @@ impl Environment {
             backup: Backup::default(),
             notify: Vec::new(),
             window_default: Duration::from_secs(30 * 60),
+            validate: BTreeMap::new(),
         }
     }
 }

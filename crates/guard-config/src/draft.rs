@@ -1,10 +1,11 @@
 //! Takes the keys of one file after another and puts the [`Config`] together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use guard_model::Seal;
-use guard_model::policy::Policy;
+use guard_model::policy::{PatternText, Policy};
 
 use crate::config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Watch};
 use crate::duration;
@@ -135,6 +136,7 @@ impl Draft {
         let window_default = s.duration(keys::WINDOW_DEFAULT, SECOND..=WEEK);
         e.backup = self.backup(s.table(keys::BACKUP));
         e.notify = self.notify(s.table(keys::NOTIFY));
+        e.validate = self.validators(s.table(keys::GIT));
         let place = s.place();
         s.finish();
 
@@ -143,6 +145,29 @@ impl Draft {
             self.places.roots.push((e.name.clone(), root));
         }
         self.environments.push(Draught { environment: e, place, window_default });
+    }
+
+    fn validators(&mut self, s: Section<'_>) -> BTreeMap<String, Vec<String>> {
+        let table = s.table(keys::VALIDATE);
+        let mut out = BTreeMap::new();
+        for (pattern, command) in table.named_texts(keys::VALIDATOR) {
+            let name = PatternText { protect: vec![pattern.clone()], ..PatternText::default() };
+            if Policy::new(name).is_err() {
+                let place = table.place_of(&pattern);
+                let what = format!("{} is no pattern of paths", quoted(&pattern));
+                table.report().push(place.problem(what, "write it like those of `protect`, as in \"*.py\""));
+            }
+            let Some(first) = command.first() else {
+                let place = table.place_of(&pattern);
+                table.report().push(place.problem("the command is empty", "name an absolute program"));
+                continue;
+            };
+            let program = At { value: first.value.clone(), place: first.place.clone() };
+            self.places.programs.extend(place::absolute(table.report(), &program));
+            out.insert(pattern, command.into_iter().map(|w| w.value).collect());
+        }
+        s.finish();
+        out
     }
 
     fn backup(&mut self, s: Section<'_>) -> Backup {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use guard_model::policy::{PatternError, PatternText, Policy};
+use guard_model::policy::{OF_A_REPOSITORY, PatternError, PatternText, Policy};
 
 use crate::problem::quoted;
 use crate::section::{At, Report};
@@ -27,11 +27,14 @@ impl Lists {
 
     fn text(&self) -> PatternText {
         let own = |list: &[At<String>]| list.iter().map(|p| p.value.clone()).collect();
+        // Where nothing is named everything is protected, a repository with it.
+        let of_a_repository = || OF_A_REPOSITORY.iter().map(|&p| p.to_owned()).collect();
         PatternText {
             protect: own(&self.protect),
             ignore: own(&self.ignore),
             writable: own(&self.writable),
             sensitive: own(&self.sensitive),
+            implied: if self.protect.is_empty() { Vec::new() } else { of_a_repository() },
         }
     }
 }

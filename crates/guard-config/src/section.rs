@@ -216,6 +216,40 @@ impl<'a> Section<'a> {
         out
     }
 
+    /// The lists in this table, whose names are the user's to choose; `kind` describes each.
+    pub(crate) fn named_texts(&self, kind: Key) -> Vec<(String, Vec<At<String>>)> {
+        self.report.asked.borrow_mut().insert(dotted(&self.pattern, kind.name), kind);
+        let mut out = Vec::new();
+        for (name, value) in self.table.into_iter().flatten() {
+            let key = name.get_ref().as_ref();
+            let at = |span: Range<usize>| Place {
+                file: self.source.file.clone(),
+                line: Some(self.source.line(&span)),
+                key: dotted(&self.path, key),
+            };
+            let texts: Option<Vec<At<String>>> = match value.get_ref() {
+                DeValue::Array(list) => list
+                    .iter()
+                    .map(|item| match item.get_ref() {
+                        DeValue::String(s) => {
+                            Some(At { value: s.clone().into_owned(), place: at(item.span()) })
+                        }
+                        _ => None,
+                    })
+                    .collect(),
+                _ => None,
+            };
+            match texts {
+                Some(texts) => out.push((key.to_owned(), texts)),
+                None => {
+                    let fix = format!("write it like `{} = {}`", toml_text(key), kind.example);
+                    self.report.push(at(name.span()).problem("this is not a list of text", fix));
+                }
+            }
+        }
+        out
+    }
+
     /// Reports every key that was not asked for.
     pub(crate) fn finish(self) {
         let asked = self.asked.into_inner();

@@ -9,10 +9,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
+pub mod contents;
+mod conversation;
 mod error;
 mod git;
 pub mod hooks;
 pub mod message;
+pub mod report;
+pub mod secrets;
 pub mod standing;
 pub mod transaction;
 

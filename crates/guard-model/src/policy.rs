@@ -22,6 +22,22 @@ pub struct PatternText {
     pub writable: Vec<String>,
     /// Protected with more care; implies protection.
     pub sensitive: Vec<String>,
+    /// Protected without being asked for, unless `ignore` says otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub implied: Vec<String>,
+}
+
+/// What of a git repository at the root decides which code it has, and what runs there.
+pub const OF_A_REPOSITORY: [&str; 6] =
+    [".git/HEAD", ".git/refs/", ".git/packed-refs", ".git/reftable/", ".git/config", ".git/hooks/"];
+
+impl PatternText {
+    /// True where somebody wrote the same: what is implied differs between versions of guardd.
+    #[must_use]
+    pub fn is_written_like(&self, other: &Self) -> bool {
+        (&self.protect, &self.ignore, &self.writable, &self.sensitive)
+            == (&other.protect, &other.ignore, &other.writable, &other.sensitive)
+    }
 }
 
 /// Why a pattern is refused.
@@ -157,6 +173,7 @@ pub struct Policy {
     ignore: Vec<Pattern>,
     writable: Vec<Pattern>,
     sensitive: Vec<Pattern>,
+    implied: Vec<Pattern>,
 }
 
 impl Policy {
@@ -180,7 +197,12 @@ impl Policy {
         let ignore = list("ignore", &text.ignore);
         let writable = list("writable", &text.writable);
         let sensitive = list("sensitive", &text.sensitive);
-        if bad.is_empty() { Ok(Self { text, protect, ignore, writable, sensitive }) } else { Err(bad) }
+        let implied = list("implied", &text.implied);
+        if bad.is_empty() {
+            Ok(Self { text, protect, ignore, writable, sensitive, implied })
+        } else {
+            Err(bad)
+        }
     }
 
     /// The patterns as written.
@@ -215,7 +237,7 @@ impl Policy {
         if parent == Class::Ignored || hit(&self.ignore) {
             return Class::Ignored;
         }
-        if parent.is_protected() || hit(&self.protect) {
+        if parent.is_protected() || hit(&self.protect) || hit(&self.implied) {
             return Class::Protected { sensitive: false };
         }
         Class::Unprotected
@@ -239,7 +261,7 @@ impl Policy {
             Class::Protected { .. } => true,
             Class::Writable | Class::WritableTop => false,
             Class::Ignored => below(&self.sensitive),
-            Class::Unprotected => below(&self.protect) || below(&self.sensitive),
+            Class::Unprotected => below(&self.protect) || below(&self.sensitive) || below(&self.implied),
         }
     }
 
@@ -280,8 +302,37 @@ mod tests {
             ignore: own(ignore),
             writable: own(writable),
             sensitive: own(sensitive),
+            implied: Vec::new(),
         })
         .unwrap()
+    }
+
+    #[test]
+    fn what_is_implied_yields_to_ignore_alone() {
+        let own = |l: &[&str]| l.iter().map(|&s| s.to_owned()).collect::<Vec<_>>();
+        let text = PatternText {
+            protect: own(&["app/"]),
+            ignore: own(&[".git/refs/remotes/"]),
+            implied: own(&OF_A_REPOSITORY),
+            ..PatternText::default()
+        };
+        let p = Policy::new(text.clone()).unwrap();
+        for path in
+            [".git/HEAD", ".git/refs/heads/main", ".git/packed-refs", ".git/hooks/pre-commit", ".git/config"]
+        {
+            assert_eq!(class(&p, path), PLAIN, "{path}");
+        }
+        assert_eq!(class(&p, ".git/refs/remotes/origin/main"), Class::Ignored);
+        assert_eq!(class(&p, ".git/index"), Class::Unprotected);
+        assert_eq!(class(&p, "sub/.git/HEAD"), Class::Unprotected);
+        assert!(p.descends(&RelPath::from_text(".git").unwrap(), Class::Unprotected));
+        assert_eq!(p.literals().count(), 1, "nobody expects that it is there");
+        let before = PatternText { implied: Vec::new(), ..text.clone() };
+        assert!(text.is_written_like(&before) && text != before);
+        assert_eq!(
+            serde_json::from_str::<PatternText>(&serde_json::to_string(&before).unwrap()).unwrap(),
+            before
+        );
     }
 
     fn class(p: &Policy, path: &str) -> Class {

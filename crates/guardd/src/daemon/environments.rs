@@ -85,7 +85,7 @@ pub(super) fn difference(written: &Environment, manifest: &Manifest) -> Option<&
     let written_root = written.root.canonicalize().unwrap_or_else(|_| written.root.clone());
     if written_root != root {
         Some("`root`")
-    } else if written.patterns != manifest.policy {
+    } else if !written.patterns.is_written_like(&manifest.policy) {
         Some("a pattern")
     } else if written.seal != manifest.seal {
         Some("`seal`")

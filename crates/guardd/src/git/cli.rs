@@ -32,6 +32,14 @@ pub(crate) enum Command {
     /// Exit code 1 where a hook is not as it was installed.
     #[command(after_help = "Examples:\n  guardctl git status /srv/app")]
     Status(Place),
+    /// Checks syntax and secrets of what is staged, of a commit, or of a range of commits.
+    ///
+    /// What the pre-commit hook checks, for CI. Each finding has its file, line, column and what was expected. What could
+    /// not be checked is listed as that, never as passed. Exit code 1 where a finding is an error.
+    #[command(
+        after_help = "Examples:\n  guardctl git validate\n  guardctl git validate --rev HEAD\n  guardctl git validate --rev origin/main..HEAD --sarif >guardd.sarif\n  guardctl git validate --rev HEAD --junit >guardd.xml"
+    )]
+    Validate(Validate),
     /// What the hooks call; not for people.
     #[command(hide = true)]
     Hook(Hook),
@@ -62,6 +70,32 @@ pub(crate) struct Install {
     /// The state directory.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/guardd")]
     pub(crate) state_dir: PathBuf,
+}
+
+/// `guardd git validate`.
+#[derive(Debug, Args)]
+pub(crate) struct Validate {
+    /// A directory of the repository [default: the current one].
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// What is staged, which is the default.
+    #[arg(long, conflicts_with = "rev")]
+    pub(crate) staged: bool,
+    /// A commit, all files of it; or FROM..TO, what changed, and the secrets that came and went in between.
+    #[arg(long, value_name = "REV")]
+    pub(crate) rev: Option<String>,
+    /// The environment whose own validators are to be run.
+    #[arg(long, value_name = "ENV")]
+    pub(crate) environment: Option<String>,
+    /// As JSON.
+    #[arg(long, group = "format")]
+    pub(crate) json: bool,
+    /// As SARIF 2.1.0.
+    #[arg(long, group = "format")]
+    pub(crate) sarif: bool,
+    /// As JUnit's XML.
+    #[arg(long, group = "format")]
+    pub(crate) junit: bool,
 }
 
 /// `guardd git hook`.

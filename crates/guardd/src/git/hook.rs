@@ -1,12 +1,15 @@
 //! `guardd git hook`: what git calls. Exit code 0 lets git go on, 1 stops it.
 
 use std::io::BufReader;
+use std::path::Path;
 
 use guard_api::Exit;
+use guard_git::contents::Selection;
 use guard_git::hooks::{Called, Hook, Verdict, called};
+use guard_git::{Caller, Git};
 use guard_store::StatePaths;
 
-use super::cli;
+use super::{cli, validate};
 use crate::Failure;
 
 #[expect(clippy::print_stderr, reason = "git shows a hook's standard error to the user")]
@@ -14,7 +17,7 @@ pub(super) fn run(call: cli::Hook) -> Result<Exit, Failure> {
     let Some(hook) = Hook::named(&call.name) else {
         return Err(Failure::new(Exit::Usage, format!("{} is no hook of guardd", call.name)));
     };
-    if let Some(environment) = call.environment {
+    if let Some(environment) = call.environment.clone() {
         let lock = Called {
             hook,
             git_pid: call.git_pid,
@@ -38,5 +41,22 @@ pub(super) fn run(call: cli::Hook) -> Result<Exit, Failure> {
             }
         }
     }
+    if matches!(hook, Hook::PreCommit | Hook::PreMergeCommit) {
+        return contents(call.environment.as_deref());
+    }
     Ok(Exit::Done)
+}
+
+/// Syntax and secrets of what is staged.
+#[expect(clippy::print_stderr, reason = "git shows a hook's standard error to the user")]
+fn contents(environment: Option<&str>) -> Result<Exit, Failure> {
+    let git = Git::new(Path::new("."), Caller::Hook).map_err(|e| super::failed(&e))?;
+    let found = validate::look(&git, &Selection::Staged, environment).map_err(|e| super::failed(&e))?;
+    eprint!("{}", guard_git::report::text(&found));
+    if !found.stops() {
+        return Ok(Exit::Done);
+    }
+    eprintln!("guardd: refused: {}", validate::summary(&found));
+    eprintln!("  known and meant? {} with a reason and an end, see git.md", guard_git::secrets::allow::NAME);
+    Ok(Exit::Findings)
 }

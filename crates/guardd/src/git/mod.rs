@@ -5,6 +5,7 @@ pub(crate) mod cli;
 mod hook;
 mod install;
 mod owner;
+mod validate;
 
 use guard_api::Exit;
 use guard_git::GitError;
@@ -21,6 +22,7 @@ pub(crate) fn run(git: Git) -> Result<Exit, Failure> {
         Command::Install(wish) => owner::become_owner(&wish.place.dir, || install::run(&wish)),
         Command::Uninstall(place) => owner::become_owner(&place.dir, || uninstall(&place)),
         Command::Status(place) => owner::become_owner(&place.dir, || status(&place)),
+        Command::Validate(asked) => owner::become_owner(&asked.dir, || validate::run(&asked)),
         Command::Hook(call) => hook::run(call),
     }
 }

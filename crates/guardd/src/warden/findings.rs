@@ -9,6 +9,7 @@ use guard_model::{Actor, Finding, Observed, RelPath, Severity};
 use super::Warden;
 use super::observer::Report;
 use super::raise::Weighed;
+use super::repository;
 use super::touches::Reach;
 use super::troubles::Topic;
 use crate::comparer::Difference;
@@ -28,7 +29,12 @@ impl Warden {
         report.read.into_iter().for_each(|path| self.touches.was_read(path, now_us));
         let seen: Vec<RelPath> =
             report.clean.iter().chain(report.differences.iter().map(|(d, _)| &d.path)).cloned().collect();
-        let findings = report.differences.into_iter().map(weigh).collect();
+        let root = self.root.as_ref().map(|r| r.path().to_owned());
+        let mut findings: Vec<Weighed> = report.differences.into_iter().map(weigh).collect();
+        for (finding, ..) in &mut findings {
+            let meaning = root.as_deref().and_then(|root| repository::meaning(root, finding));
+            finding.note = finding.note.take().or(meaning);
+        }
         self.raise(findings);
         self.settle(report.clean.iter().map(ToString::to_string), "as before");
         seen.iter().for_each(|path| self.gaps.observed(path));

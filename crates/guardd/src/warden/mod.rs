@@ -14,6 +14,7 @@ mod guard;
 mod observer;
 mod outcomes;
 mod raise;
+mod repository;
 mod scans;
 mod seal_rounds;
 mod status;

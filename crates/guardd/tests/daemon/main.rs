@@ -25,6 +25,7 @@ mod links;
 mod lock_files;
 mod random_trees;
 mod raw;
+mod repositories;
 mod restarts;
 mod roots;
 mod seals;

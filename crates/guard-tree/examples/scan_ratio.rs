@@ -171,6 +171,7 @@ fn main() {
         ignore: own(&["__pycache__/", "*.pyc", "node_modules/.cache/"]),
         writable: own(&["media/", "logs/"]),
         sensitive: own(&[".env*"]),
+        ..PatternText::default()
     })
     .unwrap();
     let fastest = Pace { bytes_per_second: std::num::NonZeroU64::MAX };

@@ -127,6 +127,7 @@ proptest! {
         let texts = |list: &[String]| list.to_vec();
         let policy = guard_model::Policy::new(guard_model::policy::PatternText {
             protect: texts(&protect), ignore: texts(&ignore), writable: texts(&writable), sensitive: texts(&sensitive),
+            ..Default::default()
         }).unwrap();
         let top = tempfile::tempdir().unwrap();
         build(top.path(), &steps);

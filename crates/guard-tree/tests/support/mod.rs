@@ -119,6 +119,7 @@ pub(crate) fn policy(protect: &[&str], ignore: &[&str], writable: &[&str], sensi
         ignore: own(ignore),
         writable: own(writable),
         sensitive: own(sensitive),
+        ..PatternText::default()
     })
     .unwrap()
 }

@@ -244,6 +244,41 @@ fn single(record: &Record) -> Vec<Notice> {
             let count = paths.len();
             (Level::Notice, format!("{count} paths accepted into generation {generation} by {by}: {reason}"))
         }
+        Event::Restored { by, from, paths } => {
+            put("by", by);
+            put("paths", &paths.len());
+            if let Some(from) = from {
+                put("from", from);
+            }
+            let first = paths.first().map(|p| p.path.to_string()).unwrap_or_default();
+            let text = match paths.len() {
+                1 => format!("put back by {by}: {first}"),
+                n => format!("{n} paths put back by {by}, the first: {first}"),
+            };
+            put("first", &first);
+            (Level::Notice, text)
+        }
+        Event::Quarantined { by, place, paths, bytes } => {
+            put("by", by);
+            put("place", place);
+            put("paths", &paths.len());
+            put("bytes", bytes);
+            let first = paths.first().map_or("", String::as_str);
+            put("first", &first);
+            let count = paths.len();
+            (
+                Level::Notice,
+                format!("{count} paths taken away into quarantine/{place} by {by}, the first: {first}"),
+            )
+        }
+        Event::PutBackStopped(stop) => {
+            put("alert", &stop.alert);
+            if let Some(path) = &stop.path {
+                put("path", path);
+            }
+            put("why", &stop.why);
+            (Level::Critical, format!("not put back any more (alert {}): {}", stop.alert, stop.why))
+        }
         Event::GapOpened { cause, since, detail } => {
             let cause = cause_word(*cause);
             put("gap", &record.seq);

@@ -8,6 +8,10 @@ use crate::wire::{
     Progress, Record, SignedHead, UnlockResult, VerifyResult,
 };
 
+mod restore;
+
+pub use restore::Restore;
+
 /// A method of the interface; the value is the parameters of one call.
 pub trait Method: Serialize + DeserializeOwned {
     /// The full name, as it stands in a call.
@@ -17,13 +21,14 @@ pub trait Method: Serialize + DeserializeOwned {
 }
 
 /// The full names of all methods of `org.guardd.Control`, in the order of the IDL.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     Status::NAME,
     Lock::NAME,
     Unlock::NAME,
     Check::NAME,
     Diff::NAME,
     Accept::NAME,
+    Restore::NAME,
     ListAlerts::NAME,
     ShowAlert::NAME,
     AcknowledgeAlert::NAME,

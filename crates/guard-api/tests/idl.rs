@@ -106,6 +106,7 @@ fn methods_agree() {
     check::<Check>(&idl);
     check::<Diff>(&idl);
     check::<Accept>(&idl);
+    check::<Restore>(&idl);
     check::<ListAlerts>(&idl);
     check::<ShowAlert>(&idl);
     check::<AcknowledgeAlert>(&idl);

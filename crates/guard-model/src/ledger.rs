@@ -13,6 +13,7 @@ use crate::backup::{BackupId, BackupKind};
 use crate::baseline::Totals;
 use crate::entry::Digest;
 use crate::finding::Finding;
+use crate::put_back::{PutBackStop, Standing};
 use crate::seal::Seal;
 use crate::time::Timestamp;
 
@@ -238,7 +239,7 @@ pub enum Event {
         alert: u64,
         /// Escaped paths.
         paths: Vec<String>,
-        /// `accepted`, `restored`, `as before`, `became baseline N`.
+        /// `accepted`, `put back`, `as before`, `became baseline N`.
         how: String,
         /// True where a person decided it.
         reviewed: bool,
@@ -258,6 +259,29 @@ pub enum Event {
         /// What the new baseline holds.
         totals: Totals,
     },
+    /// Paths were brought back to what they should be: expected from now on in the inodes named.
+    Restored {
+        /// Who asked for it, or `guardd` by itself.
+        by: String,
+        /// The backup that it was brought back from; `None` for the current baseline.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// What stands there now. Additions that were taken away are in `quarantined` alone.
+        paths: Vec<Standing>,
+    },
+    /// What stood in the way or should not be there was taken away, and kept.
+    Quarantined {
+        /// Who asked for it, or `guardd` by itself.
+        by: String,
+        /// The directory below `quarantine/` that holds it.
+        place: String,
+        /// Escaped; of a directory its own path.
+        paths: Vec<String>,
+        /// Bytes kept.
+        bytes: u64,
+    },
+    /// guardd puts something back no more, until a person has looked.
+    PutBackStopped(PutBackStop),
     /// Hints may have been lost; its id is this record's number.
     GapOpened {
         /// Why.
@@ -404,6 +428,9 @@ impl Event {
             Self::AlertAcknowledged { .. } => "alert_acknowledged",
             Self::AlertSettled { .. } => "alert_settled",
             Self::Accepted { .. } => "accepted",
+            Self::Restored { .. } => "restored",
+            Self::Quarantined { .. } => "quarantined",
+            Self::PutBackStopped(_) => "put_back_stopped",
             Self::GapOpened { .. } => "gap_opened",
             Self::GapClosed { .. } => "gap_closed",
             Self::RehashFinished { .. } => "rehash_finished",

@@ -16,6 +16,7 @@ pub mod finding;
 pub mod ledger;
 pub mod path;
 pub mod policy;
+pub mod put_back;
 pub mod retention;
 pub mod seal;
 pub mod state;

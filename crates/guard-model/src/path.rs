@@ -187,7 +187,8 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// Characters that show nothing themselves and change how others are shown
 /// (Unicode bidirectional controls, line and paragraph separators, BOM).
-fn steers_text(c: char) -> bool {
+#[must_use]
+pub fn steers_text(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 

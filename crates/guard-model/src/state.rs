@@ -9,6 +9,7 @@ use crate::backup::{BackupId, BackupKind};
 use crate::baseline::{LockState, Totals};
 use crate::entry::Digest;
 use crate::ledger::{Event, GapCause, Proving, Record};
+use crate::put_back::{PUT_BACK, PutBackStop};
 use crate::time::Timestamp;
 
 /// A maintenance window that is open.
@@ -109,6 +110,9 @@ pub struct EnvironmentState {
     /// Its backups.
     #[serde(default)]
     pub backups: Backups,
+    /// What is not put back any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub put_back_stops: Vec<PutBackStop>,
 }
 
 /// What the ledger remembers of an environment's backups.
@@ -186,6 +190,7 @@ impl Default for EnvironmentState {
             gaps: Vec::new(),
             last_rehash: None,
             backups: Backups::default(),
+            put_back_stops: Vec::new(),
         }
     }
 }
@@ -193,6 +198,8 @@ impl Default for EnvironmentState {
 impl EnvironmentState {
     /// Closed gaps kept for `status`; all of them stay in the ledger.
     pub const CLOSED_GAPS: usize = 5;
+    /// Stops that are remembered: so many paths are fought over, and then the whole environment's stop counts.
+    pub const STOPS: usize = 100;
 
     /// Takes in one record of this environment.
     pub fn apply(&mut self, record: &Record) {
@@ -209,6 +216,7 @@ impl EnvironmentState {
                     unsealed: *unsealed,
                 });
                 self.window = None;
+                self.put_back_stops.clear();
             }
             Event::Accepted { generation, baseline, totals, .. } => {
                 self.baseline = Some(CurrentBaseline {
@@ -220,6 +228,7 @@ impl EnvironmentState {
             }
             Event::WindowOpened { by, maintainer, reason, until, until_boot_us, boot_id } => {
                 self.state = LockState::Unlocked;
+                self.put_back_stops.clear();
                 self.since = Some(record.at);
                 self.by = Some(by.clone());
                 self.reason = Some(reason.clone());
@@ -235,6 +244,10 @@ impl EnvironmentState {
                 });
             }
             Event::WindowClosed { .. } => self.window = None,
+            Event::PutBackStopped(stop) if self.put_back_stops.len() < Self::STOPS => {
+                self.put_back_stops.push(stop.clone());
+            }
+            Event::AlertAcknowledged { alert, .. } => self.put_back_stops.retain(|s| s.alert != *alert),
             Event::GapOpened { cause, since, detail } => self.gaps.push(Gap {
                 id: record.seq,
                 cause: *cause,
@@ -323,6 +336,11 @@ pub fn apply_to_alert(before: Option<Alert>, record: &Record) -> Option<Alert> {
         Event::AlertSettled { paths, how, reviewed, .. } => {
             let mut known: HashSet<String> = alert.settled.iter().cloned().collect();
             alert.settled.extend(paths.iter().filter(|p| known.insert((*p).clone())).cloned());
+            if how == PUT_BACK {
+                let back: HashSet<&str> = paths.iter().map(String::as_str).collect();
+                let findings = alert.findings.iter_mut();
+                findings.filter(|f| back.contains(f.path.as_str())).for_each(|f| f.restored = true);
+            }
             // Who decided about a part has not looked at the rest.
             alert.reviewed |= *reviewed && all_settled(&alert);
             let what = match paths.as_slice() {
@@ -400,6 +418,29 @@ mod tests {
         assert_eq!(settle(a, &["b"], true).status, AlertStatus::Resolved);
         let a = settle(settle(opened(), &["a"], true), &["b"], false);
         assert_eq!(a.status, AlertStatus::Open);
+    }
+
+    #[test]
+    fn what_was_put_back_is_marked_on_its_alert_and_its_alert_stays_open() {
+        let event =
+            Event::AlertSettled { alert: 7, paths: vec!["a".into()], how: PUT_BACK.into(), reviewed: false };
+        let a = apply_to_alert(Some(opened()), &record(8, event)).unwrap();
+        assert_eq!(a.findings.iter().map(|f| f.restored).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(a.status, AlertStatus::Open);
+    }
+
+    #[test]
+    fn a_stop_ends_when_its_alert_is_acknowledged() {
+        let mut state = EnvironmentState::default();
+        let stop = PutBackStop { path: Some("a".into()), alert: 7, why: "a fight".into() };
+        let stopped = record(8, Event::PutBackStopped(stop.clone()));
+        let text = serde_json::to_string(&stopped).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), stopped);
+        state.apply(&stopped);
+        assert_eq!(state.put_back_stops, [stop]);
+        state
+            .apply(&record(9, Event::AlertAcknowledged { alert: 7, by: String::new(), note: String::new() }));
+        assert!(state.put_back_stops.is_empty());
     }
 
     #[test]

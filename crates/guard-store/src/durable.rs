@@ -118,6 +118,11 @@ impl Temporary {
         &self.path
     }
 
+    /// It is whole, and its name is the final one.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+
     /// Gives it its final name, replacing a file that has it.
     pub(crate) fn rename(mut self, target: &Path) -> Result<(), StoreError> {
         std::fs::rename(&self.path, target).map_err(StoreError::io("replace", target))?;

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod lock_file;
 pub mod plan;
 mod private_file;
+pub mod quarantine;
 pub mod state_dir;
 
 pub use backup::{BackupDraft, BackupError, BackupKeys, Backups};
@@ -28,6 +29,7 @@ pub use index::{Index, RecordFilter};
 pub use keys::{HostKey, KeyOrigin, PublicKey};
 pub use ledger::{Ledger, LedgerBreak, LedgerHandle, LedgerReader, Opened, VerifyReport, verify_files};
 pub use lock_file::{LockFileError, LockFileSeen};
-pub use plan::{Plan, PlanHeader, PlanKind, PlanStep};
+pub use plan::{Plan, PlanHeader, PlanKind, PlanStep, RestoreStep};
 pub use private_file::{file_digest, write_private};
+pub use quarantine::Case;
 pub use state_dir::{StateDir, StatePaths};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use guard_model::seal::Marks;
-use guard_model::{Digest, RelPath, Timestamp};
+use guard_model::{Digest, Entry, RelPath, Stamp, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -20,8 +20,9 @@ use crate::durable::{self, ReadAt, Temporary};
 use crate::error::{Damage, StoreError};
 use crate::state_dir::{StateDir, StatePaths, checked_name};
 
-/// Longest line of a plan, bytes: an escaped path of `PATH_MAX` bytes and its attributes.
-const MAX_LINE: u64 = 64 * 1024;
+/// Longest line of a plan, bytes: an escaped path of `PATH_MAX` bytes and its attributes, among them
+/// extended ones of several times 64 KiB.
+const MAX_LINE: u64 = 4 * 1024 * 1024;
 
 /// Which operation a plan belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,38 @@ pub enum PlanKind {
     /// Giving files with names outside the root an inode of their own. Steps come in pairs: the file,
     /// and the temporary name beside it where its copy is made. No mode or flag changes.
     BreakLinks,
+    /// Bringing paths back to what they should be. Each step says how in [`PlanStep::restore`].
+    Restore,
+}
+
+/// What a step of a restore is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum RestoreStep {
+    /// The directory's names are changed: it gets back its marks and this time.
+    Within {
+        /// The time of its last change of content.
+        mtime: Stamp,
+    },
+    /// Attributes alone; the inode stays.
+    Adjust {
+        /// All of them.
+        wanted: Entry,
+    },
+    /// Something new takes the place of what was found, or of nothing.
+    Make {
+        /// What.
+        wanted: Entry,
+        /// Beside it, where things are for a while.
+        temporary: RelPath,
+        /// Device and inode of what was found; `None` for nothing.
+        found: Option<(u64, u64)>,
+    },
+    /// Nothing should be there.
+    Remove {
+        /// Beside it, where it is for a while.
+        temporary: RelPath,
+    },
 }
 
 /// What a plan is about.
@@ -76,6 +109,9 @@ pub struct PlanStep {
     /// Those that it is to have.
     #[serde(default)]
     pub flags_after: u32,
+    /// For a restore: how. Its marks before and after are those that the entry is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Box<RestoreStep>>,
 }
 
 impl PlanStep {
@@ -89,7 +125,14 @@ impl PlanStep {
             mode_after: after.mode,
             flags_before: before.flags,
             flags_after: after.flags,
+            restore: None,
         }
+    }
+
+    /// A step of a restore. `identity` is zeros where nothing was found.
+    #[must_use]
+    pub fn restoring(path: RelPath, identity: (u64, u64), marks: Marks, how: RestoreStep) -> Self {
+        Self { restore: Some(Box::new(how)), ..Self::new(path, identity, marks, marks) }
     }
 
     /// What was found.

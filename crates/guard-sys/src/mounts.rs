@@ -4,9 +4,11 @@
 //! No inotify or fanotify event tells that something was mounted over a
 //! directory: the watch goes on watching what is hidden now.
 
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -83,6 +85,40 @@ impl Table {
             }
         }
     }
+}
+
+/// A mount namespace that is not this process's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// A process that lives in it.
+    pub pid: u32,
+    /// That process's name (proc(5), `comm`): any bytes, chosen by itself.
+    pub name: Vec<u8>,
+    /// What is mounted there.
+    pub mounts: Vec<Mount>,
+}
+
+/// The mount namespaces of other processes, one process for each, as far as `/proc` may be read (others' processes need
+/// `CAP_SYS_PTRACE`).
+#[must_use]
+pub fn elsewhere() -> Vec<Namespace> {
+    let namespace_of = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
+    let mut known: HashSet<PathBuf> = namespace_of(Path::new("/proc/self")).into_iter().collect();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let process = entry.path();
+        if namespace_of(&process).is_none_or(|namespace| !known.insert(namespace)) {
+            continue;
+        }
+        let Ok(mounts) = fs::read(process.join("mountinfo")) else { continue };
+        let mut name = fs::read(process.join("comm")).unwrap_or_default();
+        if name.last() == Some(&b'\n') {
+            name.pop();
+        }
+        found.push(Namespace { pid, name, mounts: parse(&mounts) });
+    }
+    found
 }
 
 /// The mounts of a `mountinfo` file's bytes.

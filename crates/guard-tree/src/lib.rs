@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod content;
 mod error;
 mod glance;
 mod links;

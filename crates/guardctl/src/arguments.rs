@@ -194,7 +194,10 @@ pub(crate) enum Command {
         #[arg(long)]
         quick: bool,
     },
-    /// What differs from the last baseline, attribute by attribute
+    /// What differs from the last baseline, attribute by attribute and line by line
+    ///
+    /// Text files are compared with what the backups hold. Of sensitive files only the names of settings are shown, never
+    /// a value; of others size and digest.
     ///
     /// Exit code 1 where anything differs or could not be compared.
     #[command(after_help = "Examples:\n  guardctl diff production\n  guardctl diff production backend/app")]
@@ -219,6 +222,31 @@ pub(crate) enum Command {
         /// Why (required; asked for on a terminal)
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+    },
+    /// Bring paths back to what they should be, from the backups
+    ///
+    /// Content, type, owner, mode, extended attributes, flags and times; the seal, too, where the environment is locked.
+    /// A directory stands for everything in it. What stands in the way, and what should not be there, is taken away into
+    /// quarantine. Paths that cannot be put back are named and stay as they are.
+    #[command(
+        after_help = "Examples:\n  guardctl restore production --all --plan\n  guardctl restore production .env.prod backend/app/\n  guardctl restore production --all --from 17"
+    )]
+    #[command(
+        override_usage = "guardctl restore [OPTIONS] [ENV] <PATH>...\n       guardctl restore [OPTIONS] --all [ENV]"
+    )]
+    Restore {
+        /// The paths; the environment may stand before them
+        #[arg(value_name = "PATH", num_args = 0..)]
+        place: Vec<OsString>,
+        /// Everything that differs
+        #[arg(long)]
+        all: bool,
+        /// Take them from this backup (an unlocked environment only)
+        #[arg(long, value_name = "ID")]
+        from: Option<String>,
+        /// Only show what would be done
+        #[arg(long)]
+        plan: bool,
     },
     /// The baselines: list the generations, export one
     #[command(subcommand_required = true, arg_required_else_help = true)]

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use guard_model::baseline::{BaselineRecord, Expect, Role};
+use guard_model::put_back::Overlay;
 use guard_model::{Change, Class, Entry, Kind, Observed, RelPath};
-use guard_store::Baseline;
+use guard_store::{Baseline, StoreError};
 use guard_tree::{Content, Root, Visitor};
 
 /// A path that differs, with everything a finding needs.
@@ -26,6 +27,8 @@ pub(crate) struct Difference {
 #[derive(Clone)]
 pub(crate) struct Expectation {
     pub(crate) baseline: Arc<Baseline>,
+    /// What was put back since, and stands in other inodes.
+    pub(crate) overlay: Arc<Overlay>,
     pub(crate) expect: Expect,
     /// The root's device number at lock and now: a reboot may renumber devices,
     /// which is no change of the tree.
@@ -68,6 +71,22 @@ impl DeviceMap {
 }
 
 impl Expectation {
+    /// What should stand at a path.
+    pub(crate) fn get(&self, path: &RelPath) -> Result<Option<BaselineRecord>, StoreError> {
+        Ok(self.baseline.get(path)?.map(|record| self.overlay.over(record)))
+    }
+
+    /// What should stand in a directory.
+    pub(crate) fn children(&self, dir: &RelPath) -> Result<Vec<BaselineRecord>, StoreError> {
+        let records = self.baseline.children(dir)?;
+        Ok(records.into_iter().map(|record| self.overlay.over(record)).collect())
+    }
+
+    /// Everything that should be there, in the baseline's order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Result<BaselineRecord, StoreError>> + '_ {
+        self.baseline.iter().map(|record| record.map(|record| self.overlay.over(record)))
+    }
+
     /// What should be read from disk for `record`, to decide by metadata whether to hash.
     pub(crate) fn on_disk(&self, record: &BaselineRecord) -> Entry {
         self.device.as_on_disk(record.expected(self.expect))
@@ -102,11 +121,11 @@ impl Expectation {
     }
 
     /// Everything recorded below `dir`, which is gone.
-    pub(crate) fn all_below(&self, dir: &RelPath) -> Result<Vec<BaselineRecord>, guard_store::StoreError> {
+    pub(crate) fn all_below(&self, dir: &RelPath) -> Result<Vec<BaselineRecord>, StoreError> {
         let mut found = Vec::new();
         let mut open = vec![dir.clone()];
         while let Some(dir) = open.pop() {
-            for record in self.baseline.children(&dir)? {
+            for record in self.children(&dir)? {
                 if record.entry.kind == Kind::Directory {
                     open.push(record.path.clone());
                 }
@@ -180,10 +199,9 @@ impl Visitor for Comparer<'_> {
     type Dir = Awaited;
 
     fn enter(&self, dir: &RelPath) -> Awaited {
-        let baseline = &self.expectation.baseline;
-        let read = baseline.children(dir).and_then(|mut records| {
+        let read = self.expectation.children(dir).and_then(|mut records| {
             if *dir == self.from {
-                records.extend(baseline.get(dir)?);
+                records.extend(self.expectation.get(dir)?);
             }
             Ok(records)
         });

@@ -63,6 +63,11 @@ pub(crate) fn finding(f: &Finding) -> Option<wire::Finding> {
     cross(f)
 }
 
+/// In what a path differs.
+pub(crate) fn changes(all: &[guard_model::Change]) -> Option<Vec<wire::Change>> {
+    cross(&all)
+}
+
 pub(crate) fn record(r: &guard_model::ledger::Record) -> Option<wire::Record> {
     cross(r)
 }

@@ -6,12 +6,14 @@
 mod alert;
 mod backup;
 mod finding;
+mod restore;
 mod result;
 mod status;
 
 pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
 pub use backup::{Backup, BackupProof, BackupProofState, BackupProofs, BackupResult, BackupState, Proven};
 pub use finding::{Actor, Change, Confidence, Entry, Finding, Kind};
+pub use restore::{Content, FileDiff, FileDiffKind, RestoreResult, RestoreStep};
 pub use result::{
     Baseline, CheckResult, DiffResult, LockResult, Problem, Progress, SignedHead, Skipped, UnlockResult,
     VerifyResult,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, Head, SealState, Totals, Window};
+use super::{FileDiff, Finding, Head, SealState, Totals, Window};
 use crate::Time;
 
 /// How far a long operation is.
@@ -116,6 +116,9 @@ pub struct DiffResult {
     /// What could not be compared.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    /// How the contents of files differ; cut short where too many.
+    #[serde(default)]
+    pub files: Vec<FileDiff>,
 }
 
 /// One generation of an environment's baseline.

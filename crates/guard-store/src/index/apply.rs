@@ -42,9 +42,10 @@ fn note_paths(db: &Connection, environment: &str, record: &Record) -> rusqlite::
         Event::AlertOpened { findings, .. }
         | Event::AlertGrew { findings, .. }
         | Event::WindowChange { findings, .. } => findings.iter().try_for_each(|f| note(&f.path)),
-        Event::AlertSettled { paths, .. } | Event::Accepted { paths, .. } => {
-            paths.iter().try_for_each(|p| note(p))
-        }
+        Event::AlertSettled { paths, .. }
+        | Event::Accepted { paths, .. }
+        | Event::Quarantined { paths, .. } => paths.iter().try_for_each(|p| note(p)),
+        Event::Restored { paths, .. } => paths.iter().try_for_each(|p| note(&p.path.to_string())),
         _ => Ok(()),
     }
 }

@@ -7,6 +7,7 @@
 mod append;
 mod breaks;
 mod lines;
+mod offline;
 mod pieces;
 mod reader;
 mod recover;
@@ -23,6 +24,7 @@ use guard_model::ledger::{Event, Head, Record};
 
 pub use append::Reserve;
 pub use breaks::{BreakCause, LedgerBreak};
+pub use offline::each_of;
 pub use reader::LedgerReader;
 pub use recover::TornTail;
 pub use verify::{Verified, VerifyReport, verify_files};

@@ -147,6 +147,16 @@ impl Desk<'_> {
         self.found.identity()
     }
 
+    /// With what it was found.
+    #[must_use]
+    pub fn found(&self) -> Marks {
+        Marks {
+            mode: self.found.mode,
+            flags: self.found.flags & FORBIDDING,
+            mtime: Stamp { sec: self.found.mtime.sec, nsec: self.found.mtime.nsec },
+        }
+    }
+
     fn lift(&self) -> Result<(), Failed> {
         if self.found.flags & FORBIDDING != 0 {
             flags::set(self.handle.as_fd(), FORBIDDING, 0).map_err(|e| ("lift the flags of", e))?;
@@ -173,11 +183,7 @@ impl Desk<'_> {
 
     fn leave(&self, marks: Option<&Marks>) -> Result<(), Failed> {
         let dir = self.handle.as_fd();
-        let before = Marks {
-            mode: self.found.mode,
-            flags: self.found.flags & FORBIDDING,
-            mtime: Stamp { sec: self.found.mtime.sec, nsec: self.found.mtime.nsec },
-        };
+        let before = self.found();
         let marks = marks.unwrap_or(&before);
         let now = stat::of(dir).map_err(|e| ("stat", e))?;
         if now.flags & FORBIDDING != 0 {

@@ -117,6 +117,7 @@ pub(crate) fn diff(ctl: &mut Ctl, typed: &[OsString]) -> Outcome {
         if !r.findings.is_empty() {
             ctl.hint(&[
                 format!("was it meant? guardctl accept {} PATH… --reason TEXT", r.environment),
+                format!("was it not? guardctl restore {} PATH…", r.environment),
                 format!("who was it? guardctl who {} PATH", r.environment),
             ])?;
         }

@@ -6,6 +6,7 @@ mod baseline;
 mod environment;
 mod log;
 mod offline;
+mod restore;
 mod watch;
 
 use crate::arguments::Command;
@@ -30,6 +31,7 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
         Command::Check { environment, quick } => environment::check(ctl, environment, quick),
         Command::Diff { place } => environment::diff(ctl, &place),
         Command::Accept { place, reason } => environment::accept(ctl, &place, reason),
+        Command::Restore { place, all, from, plan } => restore::restore(ctl, &place, all, from, plan),
         Command::Baseline { command } => baseline::dispatch(ctl, command),
         Command::Backup { command } => backup::dispatch(ctl, command),
         Command::Reload => environment::reload(ctl),

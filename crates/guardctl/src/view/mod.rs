@@ -10,6 +10,7 @@ pub(crate) mod finding;
 pub(crate) mod outcome;
 pub(crate) mod path;
 pub(crate) mod record;
+pub(crate) mod restore;
 pub(crate) mod status;
 
 use guard_api::Time;

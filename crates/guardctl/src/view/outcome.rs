@@ -4,7 +4,7 @@ use guard_api::method::{AcceptReply, ReloadReply};
 use guard_api::wire::{CheckResult, DiffResult, LockResult, UnlockResult, VerifyResult};
 
 use super::status::totals;
-use super::{Look, finding};
+use super::{Look, finding, restore};
 use crate::quantity::{both, bytes, count, counted, len, milliseconds, relative};
 use crate::safe::{Safe, safe};
 use crate::terminal::Tone;
@@ -121,6 +121,7 @@ pub(crate) fn diff(look: Look, r: &DiffResult) -> String {
     let total = r.findings_total.max(len(&r.findings));
     let mut out = format!("{}: {} from baseline {}\n", Safe(&r.environment), differ(total), r.generation);
     out.push_str(&finding::details(look, &r.findings, total));
+    out.push_str(&restore::files(look, &r.files));
     out.push_str(&finding::skipped(look, &r.skipped, 0, "could not be compared"));
     out
 }

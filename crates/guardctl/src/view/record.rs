@@ -116,6 +116,25 @@ fn words(r: &Record) -> (Tone, String) {
             let what = format!("{} accepted by {}", paths(r), w("by"));
             (Tone::Warn, format!("{what} as baseline {}: {}", w("generation"), w("reason")))
         }
+        "restored" => {
+            let paths: Vec<Value> = field(r, "paths").unwrap_or_default();
+            let what = match paths.as_slice() {
+                [one] => one.get("path").and_then(Value::as_str).map_or("?".to_owned(), safe),
+                many => counted(len(many), "path"),
+            };
+            let from = match r.fields.contains_key("from") {
+                true => format!(" from backup {}", w("from")),
+                false => String::new(),
+            };
+            (Tone::Good, format!("{what} put back by {}{from}", w("by")))
+        }
+        "quarantined" => {
+            let what = format!("{} taken away by {}", paths(r), w("by"));
+            (Tone::Warn, format!("{what}, {} kept in quarantine/{}", bytes(n("bytes")), w("place")))
+        }
+        "put_back_stopped" => {
+            (Tone::Bad, format!("not put back any more (alert {}): {}", w("alert"), w("why")))
+        }
         "gap_opened" => {
             let why = field::<GapCause>(r, "cause").map_or("?", status::cause);
             let detail =

@@ -185,6 +185,51 @@ fn diff() {
 }
 
 #[test]
+fn diff_of_contents() {
+    let content = |size: u64| json!({ "size": size, "sha256": "ab12" });
+    let files = json!([
+        { "path": "compose.yml", "kind": "text", "before": content(20), "after": content(30), "keys": null, "note": "cut short",
+          "unified": "@@ -1 +1 @@\n-services: {}\n+services: {a\\x1b: {}}\n" },
+        { "path": ".env.prod", "kind": "keys", "before": content(9), "after": content(9), "unified": null, "note": null,
+          "keys": { "GONE": "removed", "TOKEN": "changed" } },
+        { "path": "logo.png", "kind": "binary", "before": content(5), "after": null, "unified": null, "keys": null, "note": "not text" }
+    ]);
+    let fake = Fake::new(move |call| match call.split().1 {
+        "Status" => reply(status(&[locked()])),
+        _ => reply(result(
+            json!({ "environment": "production", "generation": 7, "skipped": [], "findings": [changed()],
+            "findings_total": 1, "files": files }),
+        )),
+    });
+    both(&fake, "diff-contents", &["diff", "production"]);
+}
+
+#[test]
+fn restore() {
+    let r = |plan: bool| {
+        json!({ "environment": "production", "generation": 7, "from": null, "plan": plan, "steps_total": 4,
+            "steps": [
+                { "path": ".env.prod", "action": "replace", "change": ["content", "size"], "quarantined": 2048 },
+                { "path": "a", "action": "adjust", "change": ["mode"], "quarantined": 0 },
+                { "path": "new\\x0a", "action": "remove", "change": ["created"], "quarantined": 17 }
+            ],
+            "skipped": [{ "path": "run.sock", "why": "is a socket, which only whoever listens on it can make" }],
+            "remarks": [{ "path": ".env.prod", "why": "still open for writing, in the old inode, by vi (pid 7)" }],
+            "quarantine": if plan { Value::Null } else { json!("production/20261121T222640.000001Z") }, "duration_ms": 12 })
+    };
+    let fake = move |plan| {
+        Fake::new(move |call| match call.split().1 {
+            "Status" => reply(status(&[locked()])),
+            _ => reply(result(r(plan))),
+        })
+    };
+    both(&fake(true), "restore-plan", &["restore", "production", "--all", "--plan"]);
+    both(&fake(false), "restore", &["restore", "production", ".env.prod", "/srv/app/new/", "--from", "17"]);
+    fake(false).run(&["restore", "production", "a", "--all"]).golden("restore-both");
+    fake(false).run(&["restore", "production"]).golden("restore-nothing");
+}
+
+#[test]
 fn accept() {
     let fake = Fake::new(|call| match call.split().1 {
         "Status" => reply(status(&[locked()])),

@@ -275,7 +275,7 @@ fn wrong_usage() {
         ("usage-for", &["unlock", "--for", "30", "--reason", "x", "--maintainer", "m"]),
         ("usage-command", &["lokc"]),
         ("usage-baseline", &["baseline", "exprot"]),
-        ("usage-later", &["restore", "production"]),
+        ("usage-later", &["deploy", "production"]),
         ("usage-verify-key", &["log", "verify", "--key", "k"]),
     ];
     for (name, args) in cases {

@@ -24,32 +24,20 @@ pub(super) struct Standing(Mutex<Vec<String>>);
 
 impl Standing {
     pub(super) fn of(start: &Start) -> Self {
-        let mut all = remarks(&start.config);
-        if start.refused.is_some() {
-            all.insert(
-                0,
-                "the configuration is refused; the last accepted one is in force: guardd check-config tells why"
-                    .to_owned(),
-            );
-        }
-        Self(Mutex::new(all))
+        let refused = start.refused.is_some().then(|| {
+            "the configuration is refused; the last accepted one is in force: guardd check-config tells why"
+                .to_owned()
+        });
+        Self(Mutex::new(refused.into_iter().collect()))
     }
 
-    fn replace(&self, config: &Config) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = remarks(config);
+    fn replace(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn all(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// What of a configuration this version does not do.
-fn remarks(config: &Config) -> Vec<String> {
-    let restores = config.environments.iter().filter(|e| e.on_tamper == guard_config::OnTamper::Restore);
-    restores
-        .map(|e| format!("{}: on_tamper = \"restore\" is not in this version: changes raise alerts", e.name))
-        .collect()
 }
 
 /// What answers `Reload`.
@@ -113,7 +101,7 @@ impl Reload {
             tracing::error!(error = %chain(&e), "the accepted configuration cannot be kept");
         }
         self.myself.accept_configuration();
-        self.standing.replace(&loaded.config);
+        self.standing.replace();
         let environments = guards.handles().into_keys().collect();
         Ok(ReloadReply { sha256: loaded.sha256.to_string(), environments, changed })
     }

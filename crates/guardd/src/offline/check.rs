@@ -29,6 +29,7 @@ pub(crate) fn run(asked: &Offline) -> Result<Exit, Failure> {
         .map_err(|_| Failure::new(Exit::Failed, "the signed policy holds a pattern that is no pattern"))?;
     let expectation = Expectation {
         baseline,
+        overlay: Arc::new(state.overlay(&environment)?),
         expect: if said.state == LockState::Locked { Expect::Sealed } else { Expect::Original },
         device: DeviceMap { at_lock: manifest.root_identity.0, now: root.identity().0 },
     };

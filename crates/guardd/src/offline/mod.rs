@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use guard_api::Exit;
 use guard_model::baseline::{LockFile, Manifest};
 use guard_model::path::unescape;
+use guard_model::put_back::Overlay;
 use guard_store::{Baseline, PublicKey, StatePaths, lock_file};
 use guard_tree::Root;
 
@@ -68,6 +69,14 @@ impl State {
         let (said, _) =
             lock_file::read_verified(&path, &self.key).map_err(|e| Failure::of(Exit::Failed, &e))?;
         Ok(said)
+    }
+
+    /// What was put back since that baseline was made, by the ledger's word.
+    pub(crate) fn overlay(&self, environment: &str) -> Result<Overlay, Failure> {
+        let mut overlay = Overlay::default();
+        guard_store::ledger::each_of(&self.paths, environment, &Overlay::EVENTS, |r| overlay.apply(r))
+            .map_err(|e| Failure::of(Exit::Failed, &e))?;
+        Ok(overlay)
     }
 
     /// The baseline that a lock file names, verified.

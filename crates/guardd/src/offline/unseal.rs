@@ -3,14 +3,16 @@
 //! It changes modes and flags only. The ledger is not touched: the next daemon finds the
 //! environment locked and its seal gone, and says so.
 
+use std::sync::Arc;
+
 use guard_api::Exit;
-use guard_model::baseline::LockState;
+use guard_model::baseline::{Expect, LockState};
 use guard_store::StateDir;
 
 use super::{State, open_root};
 use crate::Failure;
 use crate::cli::Unseal;
-use crate::comparer::DeviceMap;
+use crate::comparer::{DeviceMap, Expectation};
 use crate::operations::{Work, unlock};
 
 /// Unseals one environment or all.
@@ -54,7 +56,9 @@ fn unseal(state: &State, name: &str, asked: &Unseal) -> Result<Exit, Failure> {
     let root = open_root(baseline.manifest(), asked.root.as_ref())?;
     let device = DeviceMap { at_lock: baseline.manifest().root_identity.0, now: root.identity().0 };
     let failed = |e: crate::operations::OperationError| Failure::of(Exit::NeedsOperator, &e);
-    let steps = unlock::steps(&baseline, device).map_err(failed)?;
+    let overlay = Arc::new(state.overlay(name)?);
+    let expected = Expectation { baseline: Arc::new(baseline), overlay, expect: Expect::Sealed, device };
+    let steps = unlock::steps(&expected).map_err(failed)?;
     let done = unlock::give_back(&root, &steps, &Work::default()).map_err(failed)?;
     tell(&format!("{name}: the modes and flags of {} entries were given back", done.restored));
     for left in &done.left {

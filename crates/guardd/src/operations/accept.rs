@@ -81,7 +81,7 @@ impl AcceptTask {
                     let on_disk = Marks::of(&entry);
                     let fresh =
                         BaselineRecord { path: path.clone(), role, sealed: Seal::None, skip: None, entry };
-                    let old = self.expectation.baseline.get(path)?;
+                    let old = self.expectation.get(path)?;
                     let record = match &old {
                         Some(old) => keep_original(old, fresh),
                         None => fresh,
@@ -188,7 +188,7 @@ impl AcceptTask {
         let generation = self.generation;
         let paths: Vec<String> = accepted.keys().map(ToString::to_string).collect();
         let mut writer = BaselineWriter::create(&self.ward.house.state_dir, &self.ward.name, generation)?;
-        for record in self.expectation.baseline.iter() {
+        for record in self.expectation.iter() {
             let record = record?;
             if !accepted.contains_key(&record.path) {
                 writer.push(&record)?;

@@ -374,9 +374,9 @@ impl Visitor for Taker<'_> {
 
     fn enter(&self, dir: &RelPath) -> Self::Dir {
         let Some(expectation) = self.expectation else { return HashMap::new() };
-        let read = expectation.baseline.children(dir).and_then(|mut records| {
+        let read = expectation.children(dir).and_then(|mut records| {
             if dir.is_root() {
-                records.extend(expectation.baseline.get(dir)?);
+                records.extend(expectation.get(dir)?);
             }
             Ok(records)
         });

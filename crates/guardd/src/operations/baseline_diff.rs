@@ -3,17 +3,19 @@
 use std::cmp::Ordering;
 
 use guard_model::baseline::{BaselineRecord, Expect};
+use guard_model::put_back::Overlay;
 use guard_model::{Finding, Observed, RelPath, Timestamp};
 use guard_store::{Baseline, StoreError};
 
-/// Every path that differs, by one walk over both records, which are in the same order.
+/// Every path that differs, what was `put_back` meanwhile being no difference, by one walk over both records, which are in the same order.
 pub(crate) fn between(
     before: &Baseline,
+    put_back: &Overlay,
     after: &Baseline,
     at: Timestamp,
 ) -> Result<Vec<Finding>, StoreError> {
     let mut found = Vec::new();
-    let mut olds = before.iter();
+    let mut olds = before.iter().map(|record| record.map(|record| put_back.over(record)));
     let mut news = after.iter();
     let (mut old, mut new) = (olds.next().transpose()?, news.next().transpose()?);
     loop {

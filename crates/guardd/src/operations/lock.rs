@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use guard_model::baseline::{BaselineRecord, Role, Totals};
 use guard_model::ledger::{Event, Record, WindowEnd};
 use guard_model::path::escape;
+use guard_model::put_back::Overlay;
 use guard_model::seal::{BINDING, Marks, Skip};
 use guard_model::state::Window;
 use guard_model::{BackupKind, Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
@@ -64,6 +65,8 @@ pub(crate) struct EndedWindow {
     pub(crate) how: WindowEnd,
     /// The baseline from before the window; `None` where it is lost.
     pub(crate) before: Option<Arc<Baseline>>,
+    /// What was put back since that one was made.
+    pub(crate) put_back: Arc<Overlay>,
 }
 
 /// What a lock brought.
@@ -213,7 +216,7 @@ impl LockTask {
         let mut changed = None;
         if let Some(ended) = &self.ends {
             let findings = match &ended.before {
-                Some(before) => baseline_diff::between(before, &after, now())?,
+                Some(before) => baseline_diff::between(before, &ended.put_back, &after, now())?,
                 None => Vec::new(),
             };
             changed = ended.before.is_some().then_some(findings.len() as u64);

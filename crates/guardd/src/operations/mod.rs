@@ -11,10 +11,12 @@ pub(crate) mod backup;
 pub(crate) mod baseline_diff;
 mod break_links;
 pub(crate) mod drill;
+pub(crate) mod file_diff;
 pub(crate) mod lock;
 pub(crate) mod open_writers;
 pub(crate) mod recover;
 pub(crate) mod repair;
+pub(crate) mod restore;
 mod survey;
 pub(crate) mod unlock;
 
@@ -23,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guard_model::{BackupId, RelPath, Timestamp};
 use guard_store::{BackupError, StoreError};
-use guard_tree::TreeError;
+use guard_tree::{PutBackError, TreeError};
 
 /// Why an operation did not happen. Whatever it had begun is undone.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,10 @@ pub(crate) enum OperationError {
     NotReadBack { backup: BackupId, problem: String },
     #[error("no backup can be made: {why}")]
     NoBackup { why: String },
+    #[error(transparent)]
+    PutBack(#[from] PutBackError),
+    #[error("{needed} bytes would have to be kept in quarantine, and there is room for {room}")]
+    QuarantineFull { needed: u64, room: u64 },
     #[error("cancelled because guardd is stopping")]
     Cancelled,
     #[error("failed ({cause}), and undoing it failed too: {undo}")]

@@ -7,31 +7,33 @@
 //! | unlock | unlocked | it was committed: the rest of the modes and flags is given back |
 //! | unlock | locked | it was not, and had changed nothing |
 //! | break links | anything | each file is whole: copies under temporary names are removed |
+//! | restore | anything | each path is as it was or put back whole: see [`restore::recover`] |
 
 use guard_model::baseline::LockState;
 use guard_model::ledger::Event;
 use guard_model::state::EnvironmentState;
-use guard_store::{Plan, PlanKind, PlanStep};
+use guard_store::{Plan, PlanKind, PlanStep, RestoreStep};
 use guard_tree::Root;
 
-use super::{OperationError, Work, break_links, lock, unlock};
+use super::{OperationError, Work, break_links, lock, restore, unlock};
 use crate::comparer::DeviceMap;
 use crate::ward::Ward;
 
 /// What was done about an operation that was cut short.
 pub(crate) struct Recovered {
     /// For the ledger.
-    pub(crate) event: Event,
+    pub(crate) events: Vec<Event>,
     /// It may have been cut short before the lock file said what the ledger says.
     pub(crate) is_committed: bool,
 }
 
-/// Finishes or undoes. The plan stays: it is the caller's to clear, once ledger and lock file say
-/// so, too.
+/// Finishes or undoes. `device_at_lock` is the root's device as the baseline has it, where there is
+/// one. The plan stays: it is the caller's to clear, once ledger and lock file say so, too.
 pub(crate) fn recover(
     ward: &Ward,
     root: &Root,
     state: &EnvironmentState,
+    device_at_lock: Option<u64>,
 ) -> Result<Option<Recovered>, OperationError> {
     guard_store::baseline::remove_unfinished(&ward.house.state_dir, &ward.name)?;
     let Some(plan) = Plan::load(&ward.house.state_dir, &ward.name)? else { return Ok(None) };
@@ -42,16 +44,17 @@ pub(crate) fn recover(
     let committed = match kind {
         PlanKind::Lock => state.state == LockState::Locked && newest >= plan.header().generation,
         PlanKind::Unlock => state.state == LockState::Unlocked,
-        PlanKind::BreakLinks => true,
+        PlanKind::BreakLinks | PlanKind::Restore => true,
     };
     let changes_the_tree = match kind {
         PlanKind::Lock => !committed,
         PlanKind::Unlock => committed,
-        PlanKind::BreakLinks => true,
+        PlanKind::BreakLinks | PlanKind::Restore => true,
     };
     if changes_the_tree && !steps.is_empty() && plan.header().root_identity.1 != root.identity().1 {
         return Err(OperationError::OtherRoot { path: root.path().to_owned() });
     }
+    let mut events = Vec::new();
     let how = match (kind, committed) {
         (PlanKind::Lock, true) => "finished: it was committed and complete".to_owned(),
         (PlanKind::Lock, false) => {
@@ -67,15 +70,24 @@ pub(crate) fn recover(
             )
         }
         (PlanKind::BreakLinks, _) => break_links::recover(root, &steps)?,
+        (PlanKind::Restore, _) => {
+            let device =
+                DeviceMap { at_lock: device_at_lock.unwrap_or(root.identity().0), now: root.identity().0 };
+            let (restored, how) = restore::recover::recover(ward, root, device, &plan.header().by, &steps)?;
+            events = restored;
+            how
+        }
         (PlanKind::Unlock, false) => "undone: it had not been committed and had changed nothing".to_owned(),
     };
     let operation = match kind {
         PlanKind::Lock => "lock",
         PlanKind::Unlock => "unlock",
         PlanKind::BreakLinks => "lock --break-links",
+        PlanKind::Restore => "restore",
     };
-    let event = Event::Recovered { operation: operation.to_owned(), how };
-    Ok(Some(Recovered { event, is_committed: committed }))
+    events.push(Event::Recovered { operation: operation.to_owned(), how });
+    // A restore is committed by what stands in the tree; the lock file says nothing of it.
+    Ok(Some(Recovered { events, is_committed: committed && kind != PlanKind::Restore }))
 }
 
 /// The plan's steps with the root's device number of this boot.
@@ -85,7 +97,11 @@ fn on_this_boot(plan: &Plan, root: &Root) -> Result<Vec<PlanStep>, OperationErro
     for step in plan.steps() {
         let step = step?;
         let identity = (device.on_disk(step.identity.0), step.identity.1);
-        steps.push(PlanStep { identity, ..step });
+        let mut step = PlanStep { identity, ..step };
+        if let Some(RestoreStep::Make { found: Some(found), .. }) = step.restore.as_deref_mut() {
+            found.0 = device.on_disk(found.0);
+        }
+        steps.push(step);
     }
     Ok(steps)
 }

@@ -1,13 +1,10 @@
 //! `lock` on a locked environment: seals again what lost its seal.
 
-use std::sync::Arc;
-
 use guard_model::RelPath;
-use guard_store::Baseline;
 use guard_tree::{MarksSet, Root, WhyNoFlags};
 
 use super::{OperationError, Phase, Work, unlock};
-use crate::comparer::DeviceMap;
+use crate::comparer::Expectation;
 
 /// What a repair did.
 #[derive(Debug, Default)]
@@ -19,13 +16,8 @@ pub(crate) struct Repaired {
 }
 
 /// Seals every entry that had been sealed and still is the same inode. Makes no baseline.
-pub(crate) fn repair(
-    root: &Root,
-    baseline: &Arc<Baseline>,
-    device: DeviceMap,
-    work: &Work,
-) -> Result<Repaired, OperationError> {
-    let steps = unlock::steps(baseline, device)?;
+pub(crate) fn repair(root: &Root, expected: &Expectation, work: &Work) -> Result<Repaired, OperationError> {
+    let steps = unlock::steps(expected)?;
     work.enter(Phase::Sealing, steps.len() as u64);
     let mut done = Repaired::default();
     for step in steps {

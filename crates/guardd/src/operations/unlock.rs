@@ -7,12 +7,12 @@ use guard_model::ledger::{Event, Record};
 use guard_model::path::escape;
 use guard_model::seal::Marks;
 use guard_model::{BackupKind, Policy};
-use guard_store::{Baseline, Plan, PlanHeader, PlanKind, PlanStep};
+use guard_store::{Plan, PlanHeader, PlanKind, PlanStep};
 use guard_tree::{MarksSet, Root};
 
 use super::backup::{Cause, Safety, Secured};
 use super::{OperationError, Phase, Work, now};
-use crate::comparer::{DeviceMap, Expectation};
+use crate::comparer::Expectation;
 use crate::ward::Ward;
 
 /// What to unlock.
@@ -55,7 +55,7 @@ impl UnlockTask {
     /// The plan stays until the lock file says what the ledger says.
     pub(crate) fn run(self) -> Result<UnlockDone, OperationError> {
         let steps = match &self.expectation {
-            Some(e) => steps(&e.baseline, e.device)?,
+            Some(e) => steps(e)?,
             None => Vec::new(),
         };
         let secured = self.secure()?;
@@ -109,14 +109,14 @@ impl UnlockTask {
 }
 
 /// One step for each entry that lock took write bits from or gave a flag.
-pub(crate) fn steps(baseline: &Baseline, device: DeviceMap) -> Result<Vec<PlanStep>, OperationError> {
+pub(crate) fn steps(expected: &Expectation) -> Result<Vec<PlanStep>, OperationError> {
     let mut steps = Vec::new();
-    for record in baseline.iter() {
+    for record in expected.iter() {
         let record = record?;
         let original = Marks::of(&record.entry);
         let sealed = original.under(record.sealed);
         if sealed != original {
-            let identity = (device.on_disk(record.entry.dev), record.entry.ino);
+            let identity = (expected.device.on_disk(record.entry.dev), record.entry.ino);
             steps.push(PlanStep::new(record.path, identity, sealed, original));
         }
     }

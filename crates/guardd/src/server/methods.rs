@@ -7,10 +7,9 @@ use std::time::Duration;
 use guard_api::method::{
     Accept, AcknowledgeAlert, Check, CreateBackup, Diff, DrillBackup, ExportBackup, ExportBaseline,
     ExportLog, GetInfo, GetInfoReply, GetInterfaceDescription, GetInterfaceDescriptionReply, InitBackup,
-    ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reload, ShowAlert, Status,
-    StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
+    ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reload, Restore, ShowAlert,
+    Status, StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
 };
-use guard_api::wire::DiffResult;
 use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
 use guard_model::RelPath;
 use guard_model::ledger::{self, Event, Outcome};
@@ -23,10 +22,11 @@ use super::connection::{HungUp, Out};
 use super::{backups, reading, streams};
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
+use crate::operations::file_diff::Reader;
 use crate::operations::lock::{LockOptions, OutsideLinks};
 use crate::operations::open_writers::OnOpenWriters;
 use crate::ward::House;
-use crate::warden::{AcceptWish, Command, Message, UnlockWish, WardenHandle};
+use crate::warden::{AcceptWish, Command, Message, RestoreWish, UnlockWish, WardenHandle};
 
 /// What of the configuration the server needs; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -142,6 +142,7 @@ fn right_of(method: &str) -> Option<Right> {
         Lock::NAME => Right::Command("lock"),
         Unlock::NAME => Right::Command("unlock"),
         Accept::NAME => Right::Command("accept"),
+        Restore::NAME => Right::Command("restore"),
         AcknowledgeAlert::NAME => Right::Command("ack"),
         Reload::NAME => Right::Command("reload"),
         InitBackup::NAME
@@ -241,6 +242,7 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
         Lock::NAME => lock(daemon, peer, parameters(call)?, out).await,
         Unlock::NAME => unlock(daemon, peer, parameters(call)?, out).await,
         Accept::NAME => accept(daemon, peer, parameters(call)?, out).await,
+        Restore::NAME => restore(daemon, peer, parameters(call)?, out).await,
         AcknowledgeAlert::NAME => acknowledge(daemon, peer, parameters(call)?, out).await,
         Check::NAME => {
             let asked: Check = parameters(call)?;
@@ -253,14 +255,11 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
             let asked: Diff = parameters(call)?;
             let below = path_of(asked.path.as_deref().unwrap_or("."), "path")?;
             let warden = daemon.warden(asked.environment.as_deref())?;
-            let found = check(&warden, true, below, out).await?;
-            let result = DiffResult {
-                environment: found.environment,
-                generation: found.generation,
-                findings: found.findings,
-                findings_total: found.findings_total,
-                skipped: found.skipped,
-            };
+            let reader = if daemon.authority().is_owner(peer) { Reader::Owner } else { Reader::Other };
+            let work = Work::shared();
+            let own = Arc::clone(&work);
+            let wish = ask(&warden, |reply| Command::Diff { below, reader, work: own, reply });
+            let result = streams::with_progress(wish, &work, OnHangup::Cancel, out).await?;
             Ok(out.last(&Step::result(result)).await?)
         }
         Reload::NAME => {
@@ -403,6 +402,23 @@ async fn accept(daemon: &Daemon, peer: &Peer, asked: Accept, out: &mut Out) -> R
         ask(&warden, |reply| Command::Accept(AcceptWish { paths, by, reason: asked.reason, work, reply }))
             .await?;
     Ok(out.last(&reply).await?)
+}
+
+async fn restore(daemon: &Daemon, peer: &Peer, asked: Restore, out: &mut Out) -> Result<(), Ended> {
+    let warden = daemon.warden(asked.environment.as_deref())?;
+    let paths = asked.paths.iter().map(|p| path_of(p, "paths")).collect::<Result<Vec<_>, _>>()?;
+    if paths.is_empty() {
+        return Err(Known::InvalidParameter { parameter: "paths".to_owned() }.into());
+    }
+    let plan = asked.plan == Some(true);
+    let work = Work::shared();
+    let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
+    let wish = ask(&warden, |reply| {
+        Command::Restore(RestoreWish { paths, from: asked.from, plan, by, work: own, reply })
+    });
+    let on_hangup = if plan { OnHangup::Cancel } else { OnHangup::GoOn };
+    let result = streams::with_progress(wish, &work, on_hangup, out).await?;
+    Ok(out.last(&Step::result(result)).await?)
 }
 
 async fn acknowledge(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guard_api::Known;
-use guard_api::wire::CheckResult;
+use guard_api::wire::{CheckResult, DiffResult};
 use guard_model::RelPath;
 
 use super::commands::{Reply, answer};
@@ -13,6 +13,8 @@ use super::scans::{ScanKind, Scanned, scan};
 use super::{Message, Warden};
 use crate::failure::chain;
 use crate::operations::Work;
+use crate::operations::file_diff::{Reader, file_diffs};
+use crate::operations::restore::Contents;
 use crate::wire;
 
 impl Warden {
@@ -50,6 +52,58 @@ impl Warden {
         });
         if let Err(e) = spawned {
             tracing::error!(error = %e, "no thread for a check");
+        }
+    }
+}
+
+impl Warden {
+    /// What differs, and how the contents of files do.
+    pub(super) fn diff(&mut self, below: RelPath, reader: Reader, work: Arc<Work>, reply: Reply<DiffResult>) {
+        let environment = self.ward.name.clone();
+        let (root, view) = match (self.root_in_place(), self.view()) {
+            (Err(refusal), _) => return answer(reply, Err(refusal)),
+            (_, None) => return answer(reply, Err(self.no_baseline())),
+            (Ok(root), Some(view)) => (root, view),
+        };
+        if let Some(running) = &self.running {
+            let operation = running.name.to_owned();
+            return answer(reply, Err(Known::Busy { environment, operation }));
+        }
+        let generation = self.held.as_ref().map_or(0, |h| h.manifest.generation);
+        // Without backups there still is what differs; each file says why no more can be shown.
+        let backups = self.vault().ok().map(|v| v.backups);
+        let back = self.myself.clone();
+        let spawned = std::thread::Builder::new().name(format!("diff {environment}")).spawn(move || {
+            let began = Instant::now();
+            work.enter(crate::operations::Phase::Hashing, 0);
+            let failed = |message| Err(Known::Failed { message, hint: None });
+            let result = match scan(&view, ScanKind::Rehash, &below, None, &work) {
+                Ok(scanned) => match &scanned.collected.error {
+                    Some(e) => failed(chain(e)),
+                    None => {
+                        let differences = &scanned.collected.differences;
+                        for d in differences {
+                            back.send(Message::Touch(d.path.clone(), None)).ok();
+                        }
+                        let contents = backups.as_deref().map(|b| b as &dyn Contents);
+                        let files = file_diffs(&root, contents, differences, reader);
+                        let found = checked(environment, generation, false, scanned, began.elapsed());
+                        Ok(DiffResult {
+                            environment: found.environment,
+                            generation: found.generation,
+                            findings: found.findings,
+                            findings_total: found.findings_total,
+                            skipped: found.skipped,
+                            files,
+                        })
+                    }
+                },
+                Err(e) => failed(chain(&e)),
+            };
+            answer(reply, result);
+        });
+        if let Err(e) = spawned {
+            tracing::error!(error = %e, "no thread for a diff");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guard_api::Known;
-use guard_api::wire::{CheckResult, Environment, LockResult, UnlockResult};
+use guard_api::wire::{CheckResult, DiffResult, Environment, LockResult, UnlockResult};
 use guard_model::baseline::LockState;
 use guard_model::ledger::{Event, WindowEnd};
 use guard_model::state::Window;
@@ -14,11 +14,13 @@ use guard_store::index::AlertScope;
 
 use super::backups::BackupView;
 use super::outcomes::Finished;
+use super::restore::RestoreWish;
 use super::troubles::Topic;
 use super::{Message, Running, Warden};
 use crate::failure::chain;
 use crate::operations::accept::AcceptTask;
 use crate::operations::backup::OnNoBackup;
+use crate::operations::file_diff::Reader;
 use crate::operations::lock::{EndedWindow, LockOptions, LockTask, OutsideLinks};
 use crate::operations::unlock::UnlockTask;
 use crate::operations::{Work, now, repair};
@@ -49,9 +51,16 @@ pub(crate) enum Command {
         work: Arc<Work>,
         reply: Reply<CheckResult>,
     },
+    Diff {
+        below: RelPath,
+        reader: Reader,
+        work: Arc<Work>,
+        reply: Reply<DiffResult>,
+    },
     Accept(AcceptWish),
     /// What is needed to make and read backups.
     Backups(Reply<BackupView>),
+    Restore(RestoreWish),
     /// What the baseline says of a path.
     Expected {
         path: RelPath,
@@ -107,14 +116,17 @@ impl Warden {
             }
             Command::Expected { path, reply } => {
                 let found = self.held.as_ref().map_or(Ok(None), |h| h.baseline.get(&path));
-                let found = found.map(|r| r.map(|r| r.entry));
+                let found = found.map(|r| r.map(|r| self.overlay.over(r).entry));
                 answer(reply, found.map_err(|e| Known::Failed { message: chain(&e), hint: None }));
             }
             Command::Backups(reply) => {
                 let view = self.backup_view();
                 answer(reply, view);
             }
+            // What guardd puts back by itself is over in a moment: nobody is refused for it.
+            waiting if self.tamper.is_running => self.deferred.push_back(waiting),
             Command::Check { quick, below, work, reply } => self.check(quick, below, work, reply),
+            Command::Diff { below, reader, work, reply } => self.diff(below, reader, work, reply),
             // These change what observations are compared with: first the one under way.
             changing if self.observing => self.deferred.push_back(changing),
             Command::Lock { by, reason, options, work, reply } => {
@@ -123,6 +135,7 @@ impl Warden {
             }
             Command::Unlock(wish) => self.unlock(wish),
             Command::Accept(wish) => self.accept(wish),
+            Command::Restore(wish) => self.restore(wish),
         }
     }
 
@@ -139,7 +152,7 @@ impl Warden {
         })
     }
 
-    fn begin(&mut self, name: &'static str, work: &Arc<Work>) -> Result<(), Refusal> {
+    pub(super) fn begin(&mut self, name: &'static str, work: &Arc<Work>) -> Result<(), Refusal> {
         self.is_free()?;
         if let Some(message) = &self.left_out.needs_operator {
             return Err(Known::NeedsOperator {
@@ -158,7 +171,7 @@ impl Warden {
     }
 
     /// Runs an operation on a thread of its own; its end comes as a message.
-    fn spawn(&mut self, operation: impl FnOnce() -> Finished + Send + 'static) {
+    pub(super) fn spawn(&mut self, operation: impl FnOnce() -> Finished + Send + 'static) {
         let back = self.myself.clone();
         let name = self.running.as_ref().map_or("operation", |r| r.name);
         let spawned =
@@ -171,6 +184,7 @@ impl Warden {
             tracing::error!(error = %e, "no thread for an operation");
             self.troubles.begin(Topic::Thread, format!("cannot start a thread: {e}"));
             self.running = None;
+            self.tamper.is_running = false;
         }
     }
 
@@ -245,7 +259,12 @@ impl Warden {
             }
         };
         let before = self.held.as_ref().map(|h| Arc::clone(&h.baseline));
-        let ends = wish.ends.map(|(window, how)| EndedWindow { window, how, before });
+        let ends = wish.ends.map(|(window, how)| EndedWindow {
+            window,
+            how,
+            before,
+            put_back: Arc::clone(&self.overlay),
+        });
         let task = LockTask {
             ward: self.ward.clone(),
             root,
@@ -287,7 +306,7 @@ impl Warden {
         };
         let began = Instant::now();
         self.spawn(move || {
-            let result = repair::repair(&root, &expectation.baseline, expectation.device, &work);
+            let result = repair::repair(&root, &expectation, &work);
             Finished::Repair { began, by, result, reply: Some(reply) }
         });
         Ok(())
@@ -401,6 +420,7 @@ impl Warden {
     /// A new configuration. While locked, root, patterns and seal stay as the lock signed them.
     pub(super) fn configure(&mut self, config: guard_config::Environment) {
         self.config = config;
+        self.reconsider_tampering();
         // An operation goes on in the root that it began in.
         if self.state.state == LockState::Unlocked && self.running.is_none() {
             self.find_root();

@@ -69,6 +69,10 @@ impl Warden {
             guard_model::state::alert_of(record).unwrap_or(record.seq)
         });
         self.raised.remember(alert, &new);
+        // Not before it is durable: what becomes of it is told on that alert.
+        if alert.is_some() {
+            self.raised_tampering(new.iter().map(|(f, _)| f));
+        }
     }
 
     /// Opens an alert of its own about the daemon or the root rather than an entry.

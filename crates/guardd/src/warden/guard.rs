@@ -142,12 +142,13 @@ impl Warden {
     /// Finishes or undoes what was cut short.
     fn recover(&mut self) {
         let Some(root) = self.root.clone().filter(|_| self.running.is_none()) else { return };
-        match recover::recover(&self.ward, &root, &self.state) {
+        let device = self.held.as_ref().map(|h| h.manifest.root_identity.0);
+        match recover::recover(&self.ward, &root, &self.state, device) {
             Ok(None) => {}
             Ok(Some(recovered)) => {
-                let event = recovered.event;
-                tracing::warn!(environment = self.ward.name, ?event, "an operation had been cut short");
-                self.record(vec![event]);
+                let events = recovered.events;
+                tracing::warn!(environment = self.ward.name, ?events, "an operation had been cut short");
+                self.record(events);
                 self.left_out.needs_operator = None;
                 // A plan that stayed would undo again, at the next start, what somebody does until then.
                 if self.renew_lock_file() || !recovered.is_committed {

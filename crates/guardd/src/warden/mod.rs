@@ -15,9 +15,11 @@ mod observer;
 mod outcomes;
 mod raise;
 mod repository;
+mod restore;
 mod scans;
 mod seal_rounds;
 mod status;
+mod tamper;
 mod touches;
 mod troubles;
 
@@ -30,6 +32,7 @@ use std::time::Duration;
 use guard_config::Environment;
 use guard_model::baseline::{Expect, LockState, Manifest};
 use guard_model::ledger::{Event, GapCause, Record};
+use guard_model::put_back::Overlay;
 use guard_model::state::EnvironmentState;
 use guard_model::{Actor, Alert, Digest, Policy, RelPath};
 use guard_store::Baseline;
@@ -41,6 +44,7 @@ pub(crate) use backups::BackupView;
 pub(crate) use commands::{AcceptWish, Command, UnlockWish};
 pub(crate) use findings::finding;
 pub(crate) use observer::Report;
+pub(crate) use restore::RestoreWish;
 pub(crate) use scans::ScanEnd;
 pub(crate) use status::WatchReport;
 
@@ -130,6 +134,9 @@ pub(crate) struct Warden {
     state: EnvironmentState,
     root: Option<Arc<Root>>,
     held: Option<Held>,
+    /// What was put back since the baseline was made.
+    overlay: Arc<Overlay>,
+    tamper: tamper::Tamper,
     troubles: Troubles,
     observer: Observer,
     observing: bool,
@@ -183,6 +190,14 @@ impl Warden {
                 (EnvironmentState::default(), Vec::<Alert>::new())
             }
         };
+        let overlay = match tamper::overlay_of(index, &name) {
+            Ok(overlay) => Arc::new(overlay),
+            Err(e) => {
+                let why = crate::failure::chain(&e);
+                troubles.begin(Topic::Index, format!("what was put back cannot be read: {why}"));
+                Arc::default()
+            }
+        };
         let handle = WardenHandle {
             name,
             id: from.id,
@@ -200,6 +215,8 @@ impl Warden {
             state,
             root: None,
             held: None,
+            overlay,
+            tamper: tamper::Tamper::default(),
             troubles,
             observer,
             observing: false,
@@ -238,6 +255,7 @@ impl Warden {
         }
         self.check_lock_file();
         self.check_root();
+        self.reconsider_tampering();
     }
 
     /// Handles messages until told to stop.
@@ -290,17 +308,23 @@ impl Warden {
 
     fn until_next_timer(&self) -> Duration {
         let now = guard_sys::clock::boottime_micros();
-        let due = if self.observing || self.running.is_some() { None } else { self.touches.next_due(now) };
+        let due = match self.observing || self.running.is_some() {
+            true => None,
+            false => self.touches.next_due(now).into_iter().chain(self.tamper.next_due()).min(),
+        };
         due.map_or(Self::TICK, |at| Duration::from_micros(at.saturating_sub(now)).min(Self::TICK))
     }
 
     fn timers(&mut self) {
+        // Before the next look at anything: what differs is put right first.
+        self.put_back_in_time();
         self.observe_touched();
         if self.guard.tick_due() {
             self.write_what_waits();
             self.check_root();
             self.check_lock_file();
             self.end_window_in_time();
+            self.see_acknowledged_stops();
             self.scan_in_time();
             self.look_after_seal();
         }
@@ -317,6 +341,7 @@ impl Warden {
         };
         Some(Expectation {
             baseline: Arc::clone(&held.baseline),
+            overlay: Arc::clone(&self.overlay),
             expect,
             device: DeviceMap { at_lock: held.manifest.root_identity.0, now: root.identity().0 },
         })
@@ -376,6 +401,7 @@ impl Warden {
     fn take_in(&mut self, records: &[Record]) {
         for record in records {
             self.state.apply(record);
+            Arc::make_mut(&mut self.overlay).apply(record);
         }
     }
 

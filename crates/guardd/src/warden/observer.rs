@@ -92,7 +92,7 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Message>, work: &Work) {
 
 fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
     let Touched { path, reach, actor } = touched;
-    let known = match view.expectation.baseline.get(&path) {
+    let known = match view.expectation.get(&path) {
         Ok(record) => record,
         Err(e) => {
             report.error = Some(e);

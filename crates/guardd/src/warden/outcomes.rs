@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use guard_api::Known;
-use guard_api::wire::{LockResult, SealState, Skipped, UnlockResult};
+use guard_api::wire::{LockResult, RestoreResult, SealState, Skipped, UnlockResult};
 use guard_model::RelPath;
 use guard_model::ledger::Event;
 use guard_store::BackupError;
@@ -17,6 +17,7 @@ use crate::failure::chain;
 use crate::operations::accept::AcceptDone;
 use crate::operations::lock::LockDone;
 use crate::operations::repair::Repaired;
+use crate::operations::restore::RestoreDone;
 use crate::operations::unlock::UnlockDone;
 use crate::operations::{OperationError, now};
 use crate::wire::{self, time};
@@ -44,10 +45,20 @@ pub(crate) enum Finished {
         result: Result<AcceptDone, OperationError>,
         reply: Reply<guard_api::method::AcceptReply>,
     },
+    Restore {
+        began: Instant,
+        from: Option<String>,
+        result: Result<RestoreDone, OperationError>,
+        reply: Reply<RestoreResult>,
+    },
+    /// guardd did it by itself.
+    PutBack {
+        result: Result<RestoreDone, OperationError>,
+    },
 }
 
 /// An operation's failure as its caller hears it.
-fn refusal(environment: &str, error: &OperationError) -> Refusal {
+pub(super) fn refusal(environment: &str, error: &OperationError) -> Refusal {
     match error {
         OperationError::ChangedSinceShown(paths) => Known::ChangedSinceShown {
             environment: environment.to_owned(),
@@ -67,6 +78,11 @@ fn refusal(environment: &str, error: &OperationError) -> Refusal {
             message: chain(error),
             hint: Some("put that right, or make room: the oldest backups go with `guardctl backup prune --keep N`".to_owned()),
             anyway: true,
+        },
+        OperationError::QuarantineFull { .. } => Known::Refused {
+            message: chain(error),
+            hint: Some("look at what is in quarantine/ENV of the state directory, and remove it".to_owned()),
+            anyway: false,
         },
         OperationError::NotUndone { .. } => Known::NeedsOperator {
             message: chain(error),
@@ -96,6 +112,11 @@ impl Warden {
                 let result = result.map(|done| self.accepted(paths, done));
                 self.conclude("accept", result, Some(reply));
             }
+            Finished::Restore { began, from, result, reply } => {
+                let result = result.map(|done| self.restored(began, from, done));
+                self.conclude("restore", result, Some(reply));
+            }
+            Finished::PutBack { result } => self.put_back_ended(result),
         }
     }
 

@@ -164,9 +164,9 @@ impl<'a> Walk<'a> {
 
     /// Goes round until told to stop.
     fn go_round(mut self, clock: &RoundClock, stopped: &Receiver<()>) -> Result<(), StoreError> {
-        let baseline = Arc::clone(&self.expectation.baseline);
+        let expectation = self.expectation;
         let first = self.first()?;
-        let mut records = baseline.iter().peekable();
+        let mut records = expectation.iter().peekable();
         let mut round_us = boottime_micros();
         let (mut first_due, mut piece_due) = (round_us, round_us);
         clock.begin(round_us);
@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
                 if records.peek().is_none() {
                     round_us = boottime_micros();
                     clock.begin(round_us);
-                    records = baseline.iter().peekable();
+                    records = expectation.iter().peekable();
                 }
                 let spent_us = self.piece(&mut records)?;
                 let shared = AT_WORK.load(Ordering::Relaxed).max(1) as u64;
@@ -201,7 +201,7 @@ impl<'a> Walk<'a> {
     /// What is looked at every second: the root, and what is sensitive.
     fn first(&self) -> Result<Vec<(RelPath, Glance)>, StoreError> {
         let mut first = Vec::new();
-        for record in self.expectation.baseline.iter() {
+        for record in self.expectation.iter() {
             let record = record?;
             let wanted = record.path.is_root() || record.role == Role::Sensitive;
             if wanted && first.len() < FIRST {

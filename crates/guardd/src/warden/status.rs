@@ -103,6 +103,7 @@ impl Warden {
         all.extend(self.left_out.needs_operator.clone());
         all.extend(self.troubles.all().cloned());
         all.extend(self.left_out.scan_trouble.clone().map(|why| format!("the last scan failed: {why}")));
+        all.extend(self.put_back_stops());
         all.extend(self.watch_report.trouble());
         if !self.unwritten.is_empty() {
             all.push(format!("{} events wait to be written to the ledger", self.unwritten.len()));

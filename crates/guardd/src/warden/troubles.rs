@@ -18,6 +18,8 @@ pub(super) enum Topic {
     Thread,
     /// Nobody looks at the seal.
     Seal,
+    /// Something could not be put back.
+    PutBack,
     /// The lock file does not say what it should.
     LockFile,
     /// Backups can neither be made nor read.

@@ -27,6 +27,7 @@ mod random_trees;
 mod raw;
 mod repositories;
 mod restarts;
+mod restoring;
 mod roots;
 mod seals;
 mod stage;

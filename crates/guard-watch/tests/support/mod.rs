@@ -88,6 +88,7 @@ pub fn policy(protect: &[&str], ignore: &[&str], writable: &[&str]) -> Arc<Polic
         ignore: own(ignore),
         writable: own(writable),
         sensitive: Vec::new(),
+        ..PatternText::default()
     };
     Arc::new(Policy::new(text).unwrap())
 }

@@ -75,6 +75,8 @@ class Case:
     begins: str
     ends: str
     prepare: Callable[[World], object] = never_locked
+    seal: str = "immutable"
+    """With the immutable flag every step of a read-only seal is there, too."""
     generations: tuple[int, int] = (0, 1)
     """The baseline before and after."""
     is_piecewise: bool = False
@@ -85,9 +87,10 @@ class Case:
 
 CASES = [
     Case("lock", World.lock, "unlocked", "locked"),
-    Case("unlock", World.unlock, "locked", "unlocked", locked, (1, 1)),
-    Case("lock-after-window", World.lock, "unlocked", "locked", changed_window, (1, 2)),
+    Case("unlock", World.unlock, "locked", "unlocked", locked, generations=(1, 1)),
+    Case("lock-after-window", World.lock, "unlocked", "locked", changed_window, generations=(1, 2)),
     Case("break-links", break_links, "unlocked", "locked", moves=frozenset({"backend/linked.py"})),
-    Case("accept", accept, "locked", "locked", tampered, (1, 2)),
-    Case("repair", World.lock, "locked", "locked", weakened, (1, 1), is_piecewise=True),
+    Case("accept", accept, "locked", "locked", tampered, "read-only", (1, 2)),
+    Case("repair", World.lock, "locked", "locked", weakened, "read-only", (1, 1), is_piecewise=True),
 ]  # fmt: skip
+

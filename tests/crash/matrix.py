@@ -35,28 +35,28 @@ class Matrix:
 
     def __init__(self, top: Path, pool: ProcessPoolExecutor):
         self._top, self._pool = top, pool
-        self._recorded: dict[tuple[str, str, Layout], tuple[World, Path, Recording]] = {}
+        self._recorded: dict[tuple[str, Layout], tuple[World, Path, Recording]] = {}
 
-    def record(self, case: Case, seal: str, layout: Layout) -> tuple[World, Path, Recording]:
+    def record(self, case: Case, layout: Layout) -> tuple[World, Path, Recording]:
         """The world of a case, its image, and the operation undisturbed."""
-        key = case.name, seal, layout
+        key = case.name, layout
         if key not in self._recorded:
-            top = self._top / f"{seal}-{layout.value}"
-            world = World(top, seal, layout)
+            top = self._top / f"{case.seal}-{layout.value}"
+            world = World(top, case.seal, layout)
             if not top.exists():
                 top.mkdir()
                 world.configure()
-            image = self._top / f"images/{case.name}-{seal}-{layout.value}"
+            image = self._top / f"images/{case.name}-{layout.value}"
             recording = self._pool.submit(points.prepare_and_record, case, world, image).result()
             self._recorded[key] = world, image, recording
         return self._recorded[key]
 
     def cut(
-        self, case: Case, seal: str, fault: Fault, chosen: Callable[[int, Step], bool], layout: Layout = Layout.TOGETHER
+        self, case: Case, fault: Fault, chosen: Callable[[int, Step], bool], layout: Layout = Layout.TOGETHER
     ) -> None:
         """Tries every point that is `chosen` (all of them in a full run); fails with what did not hold."""
         began = time.monotonic()
-        world, image, recording = self.record(case, seal, layout)
+        world, image, recording = self.record(case, layout)
         steps = [step for step in recording.steps if not fault.lives or step.call in NEEDS_SPACE]
         tried = [step for number, step in enumerate(steps) if IS_FULL or self._is_tried(number, step, chosen)]
         # And one that is not disturbed before its answer: what is done must last.

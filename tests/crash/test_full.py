@@ -8,7 +8,6 @@ from matrix import every
 from points import Fault
 
 
-@pytest.mark.parametrize("seal", ["read-only"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_with_no_space_at_one_step_an_operation_happened_or_failed(matrix, case, seal):
-    matrix.cut(case, seal, Fault.FULL_ONCE, every(4))
+def test_with_no_space_at_one_step_an_operation_happened_or_failed(matrix, case):
+    matrix.cut(case, Fault.FULL_ONCE, every(4))

@@ -9,7 +9,6 @@ OFTEN = {"lock": everything, "unlock": everything}
 """The others are cut at every turn and some steps between."""
 
 
-@pytest.mark.parametrize("seal", ["read-only"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_killed_at_any_step_an_operation_happened_or_did_not(matrix, case, seal):
-    matrix.cut(case, seal, Fault.KILL, OFTEN.get(case.name, every(4)))
+def test_killed_at_any_step_an_operation_happened_or_did_not(matrix, case):
+    matrix.cut(case, Fault.KILL, OFTEN.get(case.name, every(4)))

@@ -9,14 +9,12 @@ from points import Fault
 from world import Layout
 
 
-@pytest.mark.parametrize("seal", ["read-only"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_without_power_an_operation_happened_or_did_not(matrix, case, seal):
-    matrix.cut(case, seal, Fault.POWER, every(6))
+def test_without_power_an_operation_happened_or_did_not(matrix, case):
+    matrix.cut(case, Fault.POWER, every(6))
 
 
 @pytest.mark.parametrize("fault", [Fault.POWER_OF_TREE, Fault.POWER_OF_STATE], ids=["tree", "state"])
-@pytest.mark.parametrize("seal", ["read-only"])
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in ("lock", "unlock")], ids=lambda case: case.name)
-def test_where_one_of_two_disks_loses_power_an_operation_happened_or_did_not(matrix, case, seal, fault):
-    matrix.cut(case, seal, fault, every(6), Layout.APART)
+def test_where_one_of_two_disks_loses_power_an_operation_happened_or_did_not(matrix, case, fault):
+    matrix.cut(case, fault, every(6), Layout.APART)

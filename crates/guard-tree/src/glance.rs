@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use guard_model::{Entry, Kind, RelPath};
+use guard_model::{Entry, Kind, RelPath, Stamp};
 use guard_sys::open::How;
 use guard_sys::stat::{self, Stat};
 
@@ -48,6 +48,17 @@ impl Glance {
     }
 }
 
+/// How many names an inode has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Links {
+    /// Device and inode.
+    pub identity: (u64, u64),
+    /// Hard links.
+    pub count: u32,
+    /// When it changed last: making, moving and removing a name is a change.
+    pub ctime: Stamp,
+}
+
 /// Glances at one path after the other. Fast where those of one directory come together:
 /// it keeps a handle on the last one's directory, and on no other.
 #[derive(Debug)]
@@ -66,8 +77,19 @@ impl<'a> Glancer<'a> {
     /// What stands at a path; `None` where nothing does, or where it cannot be told.
     /// Nothing is opened but the directory, and no link is followed.
     pub fn glance(&mut self, path: &RelPath) -> Option<Glance> {
+        Glance::seen(&self.stat(path)?)
+    }
+
+    /// How many names the inode at a path has; `None` as [`Glancer::glance`].
+    pub fn links(&mut self, path: &RelPath) -> Option<Links> {
+        let stat = self.stat(path)?;
+        let ctime = Stamp { sec: stat.ctime.sec, nsec: stat.ctime.nsec };
+        Some(Links { identity: stat.identity(), count: stat.nlink, ctime })
+    }
+
+    fn stat(&mut self, path: &RelPath) -> Option<Stat> {
         let Some(parent) = path.parent() else {
-            return Glance::seen(&stat::of(self.root.as_fd()).ok()?);
+            return stat::of(self.root.as_fd()).ok();
         };
         if self.dir.as_ref().is_none_or(|(at, _)| *at != parent) {
             self.dir = None;
@@ -75,7 +97,7 @@ impl<'a> Glancer<'a> {
             self.dir = Some((parent, opened));
         }
         let (_, dir) = self.dir.as_ref()?;
-        Glance::seen(&stat::child(dir.as_fd(), path.name()).ok()?)
+        stat::child(dir.as_fd(), path.name()).ok()
     }
 
     /// Lets the handle go. Whoever pauses does: the directory may be renamed meanwhile.

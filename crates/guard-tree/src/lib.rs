@@ -31,7 +31,7 @@ mod tally;
 mod walk;
 
 pub use error::TreeError;
-pub use glance::{Glance, Glancer};
+pub use glance::{Glance, Glancer, Links};
 pub use links::LinkCounts;
 pub use marks::{MarksSet, WhyNoFlags};
 pub use observe::Content;

@@ -126,7 +126,9 @@ impl LockTask {
             &surveyor,
         )?;
         self.work.check_cancelled()?;
-        Ok(surveyor.into_survey())
+        let mut survey = surveyor.into_survey();
+        survey.confirm_links(&self.root);
+        Ok(survey)
     }
 
     fn options(&self, content: ScanContent) -> ScanOptions<'_> {

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use guard_model::baseline::Role;
 use guard_model::seal::{Marks, Skip, sealed};
-use guard_model::{Class, Entry, Kind, Observed, RelPath, Seal};
+use guard_model::{Class, Entry, Kind, Observed, RelPath, Seal, Stamp};
 use guard_store::PlanStep;
-use guard_tree::Visitor;
+use guard_tree::{Glancer, Root, Visitor};
 
 use super::lock::OutsideLinks;
+use super::now;
 
 /// One entry as it was before sealing.
 pub(super) struct Original {
@@ -44,6 +46,33 @@ impl Survey {
         }
     }
 
+    /// Looks again, twice, at each file that is to be sealed. Whoever owns the tree may have linked a
+    /// file from outside into it: a name that is moved while the tree is walked is met twice, and one that
+    /// is removed between being opened and being looked at is not counted, and either hides the name outside.
+    /// What cannot be told is left unsealed.
+    pub(super) fn confirm_links(&mut self, root: &Root) {
+        let mut files: BTreeMap<(u64, u64), Vec<RelPath>> = BTreeMap::new();
+        let mut paths: Vec<&RelPath> = self.originals.keys().collect();
+        paths.sort_unstable();
+        for path in paths {
+            let Some(original) = self.originals.get(path) else { continue };
+            if original.kind == Kind::File
+                && is_sealable(original.role)
+                && self.skip(path, original).is_none()
+            {
+                files.entry(original.identity).or_default().push(path.clone());
+            }
+        }
+        for _ in 0..LINK_LOOKS {
+            files = unsteady(root, files);
+            if files.is_empty() {
+                return;
+            }
+            std::thread::sleep(SETTLES_IN);
+        }
+        self.names_inside.extend(files.into_keys().map(|identity| (identity, 0)));
+    }
+
     /// The files with names outside the root: device and inode, and their names inside, sorted.
     pub(super) fn linked_outside(&self) -> BTreeMap<(u64, u64), Vec<RelPath>> {
         let mut linked: BTreeMap<(u64, u64), Vec<RelPath>> = BTreeMap::new();
@@ -67,6 +96,40 @@ impl Survey {
         steps.sort_by(|a, b| a.path.cmp(&b.path));
         steps
     }
+}
+
+/// How often what keeps changing is looked at.
+const LINK_LOOKS: u32 = 3;
+/// Within some milliseconds the kernel may stamp two changes alike: twice the slowest tick.
+const SETTLES_IN: Duration = Duration::from_millis(20);
+
+/// Those of `files` (an inode, and every name found for it) of which two looks cannot say that these are all
+/// its names. Making, moving and removing a name stamps the inode's ctime: where that is one and the same at
+/// every name in both looks, and had settled before the first, nothing happened in between.
+fn unsteady(root: &Root, files: BTreeMap<(u64, u64), Vec<RelPath>>) -> BTreeMap<(u64, u64), Vec<RelPath>> {
+    let settled_by = now().0.saturating_sub(i64::try_from(SETTLES_IN.as_micros()).unwrap_or(i64::MAX));
+    let mut glancer = Glancer::new(root);
+    let mut look = |identity: (u64, u64), paths: &[RelPath]| -> Option<Stamp> {
+        let mut stamp = None;
+        for path in paths {
+            let links = glancer.links(path)?;
+            let is_it = links.identity == identity && usize::try_from(links.count) == Ok(paths.len());
+            if !is_it || micros(links.ctime) > settled_by || *stamp.get_or_insert(links.ctime) != links.ctime
+            {
+                return None;
+            }
+        }
+        stamp
+    };
+    let first: Vec<Option<Stamp>> = files.iter().map(|(identity, paths)| look(*identity, paths)).collect();
+    let both = files.into_iter().zip(first);
+    both.filter(|((identity, paths), first)| first.is_none() || look(*identity, paths) != *first)
+        .map(|(file, _)| file)
+        .collect()
+}
+
+fn micros(stamp: Stamp) -> i64 {
+    stamp.sec.saturating_mul(1_000_000).saturating_add(i64::from(stamp.nsec / 1000))
 }
 
 pub(super) fn is_sealable(role: Role) -> bool {
@@ -124,4 +187,56 @@ impl Visitor for Surveyor {
     }
 
     fn leave(&self, _dir: (), _path: &RelPath) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use guard_tree::Content;
+
+    use super::*;
+
+    /// What a walk found at these paths: the same file, with as many names as it says it has.
+    fn met_at(root: &Root, file: &str, paths: [&str; 2]) -> Survey {
+        let path = |text: &str| RelPath::from_text(text).unwrap();
+        let Observed::Present(e) = root.observe(&path(file), Content::Skip) else {
+            panic!("{file} is not there")
+        };
+        let mut survey = Survey::default();
+        let identity = (e.dev, e.ino);
+        for text in paths {
+            let original = Original {
+                kind: e.kind,
+                identity,
+                marks: Marks::of(&e),
+                nlink: e.nlink,
+                role: Role::Protected,
+                xattrs: None,
+            };
+            survey.originals.insert(path(text), original);
+        }
+        survey.names_inside.insert(identity, 2);
+        survey.confirm_links(root);
+        survey
+    }
+
+    fn skipped(survey: &Survey) -> Vec<Option<Skip>> {
+        survey.originals.iter().map(|(path, original)| survey.skip(path, original)).collect()
+    }
+
+    #[test]
+    fn a_name_that_moved_during_the_walk_hides_none_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let app = dir.path().join("app");
+        fs::create_dir_all(app.join("a")).unwrap();
+        fs::write(dir.path().join("theirs"), "x").unwrap();
+        fs::hard_link(dir.path().join("theirs"), app.join("a/l")).unwrap();
+        fs::write(app.join("one"), "x").unwrap();
+        fs::hard_link(app.join("one"), app.join("two")).unwrap();
+        let root = Root::open(&app).unwrap();
+        // It was met at `z/l`, then moved to `a/l` and met again.
+        assert_eq!(skipped(&met_at(&root, "a/l", ["a/l", "z/l"])), [Some(Skip::HardLinkOutside); 2]);
+        assert_eq!(skipped(&met_at(&root, "one", ["one", "two"])), [None; 2]);
+    }
 }

@@ -13,6 +13,7 @@ use guard_tree::{MarksSet, Root};
 use super::backup::{Cause, Safety, Secured};
 use super::{OperationError, Phase, Work, now};
 use crate::comparer::Expectation;
+use crate::failure::chain;
 use crate::ward::Ward;
 
 /// What to unlock.
@@ -38,6 +39,8 @@ pub(crate) struct UnlockDone {
     pub(crate) unsealed: Unsealed,
     /// What is to be said of the backup.
     pub(crate) warnings: Vec<String>,
+    /// All was given back, or cannot be: the plan has served.
+    pub(crate) is_finished: bool,
 }
 
 /// What became of the sealed entries.
@@ -70,12 +73,21 @@ impl UnlockTask {
                 return Err(e.into());
             }
         };
-        let mut unsealed = give_back(&self.root, &steps, &self.work)?;
+        // It is committed: what goes wrong from here on is said, and tried again at the next start.
+        let given = give_back(&self.root, &steps, &self.work);
+        let is_finished = given.is_ok();
+        let mut unsealed = given.unwrap_or_else(|e| Unsealed {
+            restored: 0,
+            left: vec![format!(
+                ".: not everything was given back, which the next start tries again: {}",
+                chain(&e)
+            )],
+        });
         if self.expectation.is_none() {
             unsealed.left.push(".: the baseline is lost, so no mode and no flag was given back".to_owned());
         }
         records.extend(self.safety.prune(&self.ward));
-        Ok(UnlockDone { records, unsealed, warnings: secured.warnings })
+        Ok(UnlockDone { records, unsealed, warnings: secured.warnings, is_finished })
     }
 }
 

@@ -235,7 +235,9 @@ impl Warden {
     fn unlocked(&mut self, began: Instant, done: UnlockDone) -> UnlockResult {
         self.take_in(&done.records);
         self.renew_lock_file();
-        self.clear_plan();
+        if done.is_finished {
+            self.clear_plan();
+        }
         // Differences found while locked keep their alerts; inside the window they are changes anew.
         self.raised.close_group();
         if self.held.as_ref().is_some_and(|h| h.policy.text() != self.config.policy.text()) {

@@ -14,6 +14,7 @@
 
 mod accepting;
 mod actors;
+mod attack;
 mod backups;
 mod baselines;
 mod changes;

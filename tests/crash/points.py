@@ -284,6 +284,9 @@ class Look:
         if not verified["ok"]:
             yield f"the ledger does not verify: {verified}"
         in_state = [f for f in world.files() if f.endswith((".new", ".tmp", ".old")) or f.startswith("plans/")]
+        if outcome.fault.lives and outcome.step and outcome.step.call == "syncfs" and case.ends == "unlocked":
+            # Committed, and not known to be on the disk: the plan stays for the next start.
+            in_state.remove(f"plans/{ENVIRONMENT}.jsonl")
         in_tree = [str(p) for p in world.root.rglob(".guardd-*")]
         yield from (f"left over: {name}" for name in in_state + in_tree)
 

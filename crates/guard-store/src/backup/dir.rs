@@ -189,7 +189,7 @@ impl Dir {
 
     /// Replaces a file as a whole.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), BackupError> {
-        let temporary = format!(".{name}.new");
+        let temporary = format!(".{name}{}", crate::durable::UNFINISHED);
         self.remove_file(&temporary)?;
         let written = self.write_new(&temporary, bytes).and_then(|()| self.rename(&temporary, name));
         if written.is_err() {

@@ -17,6 +17,7 @@ use super::keys::BackupKeys;
 use super::pack::{self, PackReader};
 use super::reader::{self, Backup};
 use super::{NEW_PACK, PACKS, PINNED, UNFINISHED};
+use crate::durable;
 use crate::keys::PublicKey;
 use crate::state_dir::{StateDir, checked_name};
 
@@ -316,6 +317,8 @@ impl Backups {
         for name in self.dir.names()? {
             if name.strip_suffix(UNFINISHED).is_some_and(|id| id.parse::<BackupId>().is_ok()) {
                 self.dir.remove_dir(&name)?;
+            } else if name.starts_with('.') && name.ends_with(durable::UNFINISHED) {
+                self.dir.remove_file(&name)?;
             }
         }
         self.remove_unlisted_packs()

@@ -21,13 +21,9 @@ TURNS = frozenset("rename renameat renameat2 fsync fdatasync syncfs unlink unlin
 """Steps after which a crash may find something else."""
 
 
-def everything(_number: int, _step: Step) -> bool:
-    return True
-
-
-def every(n: int) -> Callable[[int, Step], bool]:
-    """Each turn, and every n-th of the others."""
-    return lambda number, step: step.call in TURNS or number % n == 0
+def every(turns: int, others: int) -> Callable[[int, Step], bool]:
+    """So many of the turns, and of the other steps."""
+    return lambda number, step: number % (turns if step.call in TURNS else others) == 0
 
 
 class Matrix:

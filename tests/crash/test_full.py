@@ -10,4 +10,4 @@ from points import Fault
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_with_no_space_at_one_step_an_operation_happened_or_failed(matrix, case):
-    matrix.cut(case, Fault.FULL_ONCE, every(4))
+    matrix.cut(case, Fault.FULL_ONCE, every(4, 7))

@@ -11,10 +11,10 @@ from world import Layout
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_without_power_an_operation_happened_or_did_not(matrix, case):
-    matrix.cut(case, Fault.POWER, every(6))
+    matrix.cut(case, Fault.POWER, every(2, 9))
 
 
 @pytest.mark.parametrize("fault", [Fault.POWER_OF_TREE, Fault.POWER_OF_STATE], ids=["tree", "state"])
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in ("lock", "unlock")], ids=lambda case: case.name)
 def test_where_one_of_two_disks_loses_power_an_operation_happened_or_did_not(matrix, case, fault):
-    matrix.cut(case, fault, every(6), Layout.APART)
+    matrix.cut(case, fault, every(3, 11), Layout.APART)

@@ -109,7 +109,12 @@ impl Backups {
         }
         let temporary = format!("{id}{UNFINISHED}");
         self.dir.remove_dir(&temporary)?;
-        let dir = self.dir.child(&temporary)?;
+        let dir = self.dir.child(&temporary).inspect_err(|_| {
+            // It was made, and could not be forced to the disk.
+            if let Err(error) = self.dir.remove_dir(&temporary) {
+                tracing::warn!(%error, "an unfinished backup stays until the next start");
+            }
+        })?;
         let mut writer = BackupWriter {
             backups: self,
             keys,

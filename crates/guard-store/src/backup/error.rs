@@ -40,7 +40,7 @@ pub enum BackupError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: age::DecryptError,
+        source: Undecrypted,
     },
     /// What was decrypted is not in the format.
     #[error("{} does not hold what it should: {why}", path.display())]
@@ -80,13 +80,62 @@ pub enum BackupError {
     Cancelled,
     /// Encryption could not begin.
     #[error("cannot encrypt")]
-    Encrypt(#[source] age::EncryptError),
+    Encrypt(#[source] Unencrypted),
     /// What is read for the backup could not be read.
     #[error("cannot read what is to be backed up")]
     Source(#[source] io::Error),
     /// Whoever asked for content could not take it.
     #[error("cannot hand on what was read from the backup")]
     Sink(#[source] io::Error),
+}
+
+/// Why age does not decrypt, in guardd's own words: those of the library come from files that a debug build looks
+/// for where it was built, and panics without.
+#[derive(Debug, thiserror::Error)]
+pub enum Undecrypted {
+    /// It was encrypted to other keys.
+    #[error("none of the keys fits")]
+    NoMatchingKey,
+    /// Not an age file, or one of a later version.
+    #[error("it is no age file")]
+    UnknownFormat,
+    /// Header or content is not as it was written.
+    #[error("it is not as it was written")]
+    Changed,
+    /// It could not be read to its header's end.
+    #[error("cannot read it")]
+    Io(#[source] io::Error),
+}
+
+impl From<age::DecryptError> for Undecrypted {
+    fn from(e: age::DecryptError) -> Self {
+        match e {
+            age::DecryptError::NoMatchingKeys => Self::NoMatchingKey,
+            age::DecryptError::UnknownFormat => Self::UnknownFormat,
+            age::DecryptError::Io(e) => Self::Io(e),
+            _ => Self::Changed,
+        }
+    }
+}
+
+/// Why age does not encrypt, likewise.
+#[derive(Debug, thiserror::Error)]
+pub enum Unencrypted {
+    /// The file could not be written.
+    #[error("cannot write it")]
+    Io(#[source] io::Error),
+    /// The recipients do not go together, or there is none.
+    #[error("the recipients do not go together")]
+    Recipients,
+}
+
+impl From<age::EncryptError> for Unencrypted {
+    fn from(e: age::EncryptError) -> Self {
+        match e {
+            age::EncryptError::Io(e) => Self::Io(e),
+            _ => Self::Recipients,
+        }
+    }
 }
 
 /// Why a backup that can be read is not believed.

@@ -136,7 +136,7 @@ impl BackupKeys {
     pub(super) fn encryptor(&self) -> Result<age::Encryptor, BackupError> {
         let host = self.host.to_public();
         let all = std::iter::once(&host).chain(&self.recovery).map(|r| r as &dyn age::Recipient);
-        age::Encryptor::with_recipients(all).map_err(BackupError::Encrypt)
+        age::Encryptor::with_recipients(all).map_err(|e| BackupError::Encrypt(e.into()))
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -199,7 +199,7 @@ fn prove(identity: &Identity, recipient: &Recipient, path: &Path) -> Result<(), 
     let to = std::iter::once(recipient as &dyn age::Recipient);
     let mut sealed = Vec::new();
     let mut out = age::Encryptor::with_recipients(to)
-        .map_err(BackupError::Encrypt)?
+        .map_err(|e| BackupError::Encrypt(e.into()))?
         .wrap_output(&mut sealed)
         .map_err(|_| failed())?;
     out.write_all(&challenge).and_then(|()| out.finish().map(|_| ())).map_err(|_| failed())?;

@@ -30,7 +30,7 @@ mod verify;
 mod writer;
 
 pub use entries::ENTRIES;
-pub use error::{BackupError, Refusal};
+pub use error::{BackupError, Refusal, Undecrypted, Unencrypted};
 pub use keep::{HeldBack, Pin, Pruned};
 pub use keys::{BackupKeys, HOST_IDENTITY, RECOVERY_RECIPIENT, RecoveryKey};
 pub use reader::{Backup, Entries};

@@ -138,7 +138,7 @@ impl SealedReader {
         let checked = Checked { file: BufReader::with_capacity(BUFFER, file), seen: Arc::clone(&seen) };
         let plain = age::Decryptor::new_buffered(checked)
             .and_then(|d| d.decrypt(std::iter::once(keys.identity() as &dyn age::Identity)))
-            .map_err(|source| BackupError::Decrypt { path: path.to_owned(), source })?;
+            .map_err(|e| BackupError::Decrypt { path: path.to_owned(), source: e.into() })?;
         let mut from = zstd::Decoder::new(plain).map_err(BackupError::io("decompress", path))?;
         from.window_log_max(MAX_WINDOW_LOG).map_err(BackupError::io("decompress", path))?;
         Ok(Self { path: path.to_owned(), seen, from })

@@ -76,8 +76,9 @@ fn a_branch_that_is_only_packed() {
     stage.lock();
     let packed = root.join(".git/packed-refs");
     let text = fs::read_to_string(&packed).unwrap().replace(&second, &first);
-    fs::remove_file(&packed).unwrap();
-    fs::write(&packed, text).unwrap();
+    // In one step: in between it would be reported as deleted.
+    fs::write(stage.path("packed"), text).unwrap();
+    fs::rename(stage.path("packed"), &packed).unwrap();
     let told = note(&stage, ".git/packed-refs");
     assert_eq!(told, format!("branch main moved from {second} (its log's last) to {first}"));
 }

@@ -138,6 +138,9 @@ def subcommands(tree: Path, *command: str) -> list[str]:
     """The subcommands that a program's own help lists."""
     program, *path = command
     text = run(tree / "usr/bin" / program, *path, "--help").stdout
+    if f"Usage: {program} " not in text:
+        # It runs another program's subcommand, which has pages there.
+        return []
     block = re.search(r"^Commands:\n((?:  .*\n|\n)+)", text, flags=re.MULTILINE)
     return [line.split()[0] for line in (block.group(1) if block else "").splitlines() if re.match(r"  \S", line) and line.split()[0] != "help"]
 

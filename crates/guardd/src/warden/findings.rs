@@ -107,7 +107,11 @@ impl Warden {
 /// A difference as a finding of who made it, with whether its path is sensitive.
 pub(super) fn weigh((difference, actor): (Difference, Option<Arc<Actor>>)) -> Weighed {
     let sensitive = difference.sensitive;
-    let actor = actor.map(Arc::unwrap_or_clone);
+    // Whoever writes a secret may have it on the command line.
+    let actor = actor.map(Arc::unwrap_or_clone).map(|by| match sensitive {
+        true => Actor { cmdline: None, ..by },
+        false => by,
+    });
     (Finding { actor, ..finding(difference) }, sensitive)
 }
 

@@ -99,13 +99,6 @@ impl OutletError {
 
     /// The whole chain of causes in one line.
     pub(crate) fn in_words(&self) -> String {
-        let mut words = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            words.push_str(": ");
-            words.push_str(&error.to_string());
-            cause = error.source();
-        }
-        words
+        guard_model::failure::chain(self)
     }
 }

@@ -1,5 +1,6 @@
 //! What a refused user reads: who locked it, when, why, and how to go on.
 
+use guard_model::failure::chain;
 use guard_model::path::escape;
 
 use crate::standing::{Standing, UnknownState};
@@ -54,22 +55,6 @@ fn hints(out: &mut String, next: &[String]) {
     for hint in next {
         out.push_str(&format!("  {hint}\n"));
     }
-}
-
-/// An error with its causes.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Text of others on one line, unable to steer a terminal.

@@ -12,6 +12,7 @@ pub mod backup;
 pub mod baseline;
 pub mod compare;
 pub mod entry;
+pub mod failure;
 pub mod finding;
 pub mod ledger;
 pub mod path;

@@ -216,14 +216,7 @@ impl StoreError {
     /// The error and what is behind it, in one line.
     #[must_use]
     pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(c) = cause {
-            text.push_str(": ");
-            text.push_str(&c.to_string());
-            cause = c.source();
-        }
-        text
+        guard_model::failure::chain(self)
     }
 
     /// True where the disk or a quota is full, which may pass by itself.

@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use guard_model::compare::needs_content;
+use guard_model::failure::chain;
 use guard_model::{Digest, Entry, Kind, Observed, Stamp};
 use guard_sys::Errno;
 use guard_sys::open::{self, How};
@@ -427,16 +428,4 @@ fn stamp(time: Time) -> Stamp {
 /// A failed step for people.
 pub(crate) fn why(step: &str, e: &io::Error) -> String {
     format!("{step}: {e}")
-}
-
-/// An error with its causes for people.
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(c) = cause {
-        text.push_str(": ");
-        text.push_str(&c.to_string());
-        cause = c.source();
-    }
-    text
 }

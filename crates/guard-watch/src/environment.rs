@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use guard_model::RelPath;
+use guard_model::failure::chain;
 use guard_model::ledger::GapCause;
 
 use crate::canary::Canary;
@@ -308,10 +309,4 @@ fn root_reason(tree: &Tree, moved: bool) -> Option<Reason> {
         RootNow::Gone => format!("{root} is not there, or no directory"),
     };
     Some((GapCause::Root, words))
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |e| e.source());
-    causes.fold(error.to_string(), |words, cause| format!("{words}: {cause}"))
 }

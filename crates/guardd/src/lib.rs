@@ -12,7 +12,6 @@ mod cli;
 mod comparer;
 mod daemon;
 mod demo;
-mod failure;
 mod foreground;
 mod git;
 mod init;
@@ -31,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use guard_api::Exit;
+use guard_model::failure;
 
 use cli::{Cli, Command};
 

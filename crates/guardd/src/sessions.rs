@@ -1,8 +1,9 @@
 //! Who is logged in, as an alert keeps it.
 
-use guard_model::Timestamp;
 use guard_model::alert::Session;
+use guard_model::ledger::Event;
 use guard_model::path::escape;
+use guard_model::{Finding, Severity, Timestamp};
 
 /// Sessions that one alert names.
 const NAMED: usize = 50;
@@ -25,4 +26,9 @@ pub(crate) fn logged_in() -> Vec<Session> {
             Vec::new()
         }
     }
+}
+
+/// A new alert, with who is logged in at this moment.
+pub(crate) fn alert(severity: Severity, title: String, findings: Vec<Finding>) -> Event {
+    Event::AlertOpened { severity, title, findings, sessions: logged_in() }
 }

@@ -11,11 +11,15 @@ use guard_model::path::escape;
 use guard_model::state::EnvironmentState;
 use guard_model::{Change, Digest, Finding, Severity};
 use guard_store::{
-    BackupKeys, Baseline, HostKey, Index, LedgerHandle, LockFileSeen, PublicKey, StateDir, StoreError,
+    BackupKeys, Baseline, HostKey, Index, LedgerHandle, LockFileSeen, PlanHeader, PlanKind, PublicKey,
+    StateDir, StoreError,
 };
+
+use guard_tree::Root;
 
 use crate::failure::chain;
 use crate::operations::now;
+use crate::sessions::alert;
 
 /// The daemon's common things, one for the whole process.
 pub(crate) struct House {
@@ -70,12 +74,11 @@ impl House {
             restored: true,
             note: Some(why.clone()),
         });
-        let opened = Event::AlertOpened {
-            severity: Severity::Critical,
-            title: format!("the baseline was damaged and made anew: {}", repaired.join(", ")),
-            findings: found.collect(),
-            sessions: crate::sessions::logged_in(),
-        };
+        let opened = alert(
+            Severity::Critical,
+            format!("the baseline was damaged and made anew: {}", repaired.join(", ")),
+            found.collect(),
+        );
         let told = self.ledger.append(Some(name.to_owned()), vec![opened]).and_then(|records| {
             let settled = |alert| Event::AlertSettled {
                 alert,
@@ -111,6 +114,27 @@ impl Ward {
     /// Writes events of this environment; durable when it returns.
     pub(crate) fn append(&self, events: Vec<Event>) -> Result<Vec<Record>, StoreError> {
         self.house.ledger.append(Some(self.name.clone()), events)
+    }
+
+    /// The head of a plan that is made now.
+    pub(crate) fn plan_header(
+        &self,
+        kind: PlanKind,
+        generation: u64,
+        root: &Root,
+        by: &str,
+        reason: &str,
+    ) -> PlanHeader {
+        PlanHeader {
+            environment: self.name.clone(),
+            kind,
+            generation,
+            at: now(),
+            by: by.to_owned(),
+            reason: reason.to_owned(),
+            root: escape(root.path().as_os_str().as_bytes()),
+            root_identity: root.identity(),
+        }
     }
 
     /// Writes the lock file that says what `state` says.

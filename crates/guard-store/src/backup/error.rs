@@ -204,14 +204,7 @@ impl BackupError {
     /// The error and what is behind it, in one line.
     #[must_use]
     pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(c) = cause {
-            text.push_str(": ");
-            text.push_str(&c.to_string());
-            cause = c.source();
-        }
-        text
+        guard_model::failure::chain(self)
     }
 
     pub(super) fn refused(id: &BackupId, why: Refusal) -> Self {

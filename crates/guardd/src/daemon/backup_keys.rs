@@ -48,10 +48,9 @@ pub(super) fn at_start(house: &House) -> Vec<Event> {
 
 fn alert(house: &House, title: &str, file: &str, change: Change) -> Event {
     let path = house.state_dir.keys().join(file);
-    Event::AlertOpened {
-        severity: Severity::Critical,
-        title: title.to_owned(),
-        findings: vec![selfwatch::finding(&path, change, None)],
-        sessions: crate::sessions::logged_in(),
-    }
+    crate::sessions::alert(
+        Severity::Critical,
+        title.to_owned(),
+        vec![selfwatch::finding(&path, change, None)],
+    )
 }

@@ -16,6 +16,7 @@ use guard_model::path::unescape;
 use guard_model::{Policy, Severity};
 
 use crate::failure::chain;
+use crate::sessions::alert;
 use crate::ward::House;
 
 /// What is guarded, and what is to be said about it.
@@ -100,10 +101,5 @@ fn root_of(manifest: &Manifest) -> Option<PathBuf> {
 
 fn about_configuration(title: String) -> Event {
     tracing::warn!("{title}");
-    Event::AlertOpened {
-        severity: Severity::Critical,
-        title,
-        findings: Vec::new(),
-        sessions: crate::sessions::logged_in(),
-    }
+    alert(Severity::Critical, title, Vec::new())
 }

@@ -18,6 +18,7 @@ use guard_store::{KeyOrigin, LedgerBreak, Opened};
 
 use super::{DaemonError, Start, append};
 use crate::operations::now;
+use crate::sessions::alert;
 use crate::ward::House;
 
 /// The name under which alerts about the daemon itself stand; no environment may have it.
@@ -36,12 +37,7 @@ pub(super) fn at_start(
     let mut events = Vec::new();
     let mut alert = |title: String, path: PathBuf, change: Change| {
         let finding = finding(&path, change, None);
-        events.push(Event::AlertOpened {
-            severity: Severity::Critical,
-            title,
-            findings: vec![finding],
-            sessions: crate::sessions::logged_in(),
-        });
+        events.push(alert(Severity::Critical, title, vec![finding]));
     };
     if let Some(broken) = broken {
         let title = format!("the ledger was tampered with: {broken}");
@@ -202,15 +198,7 @@ impl SelfWatch {
         }
         let names: Vec<&str> = found.iter().map(|f| f.path.as_str()).collect();
         let title = format!("guardd's own files changed: {}", names.join(", "));
-        append(
-            &self.house,
-            Event::AlertOpened {
-                severity: Severity::Critical,
-                title,
-                findings: found,
-                sessions: crate::sessions::logged_in(),
-            },
-        );
+        append(&self.house, alert(Severity::Critical, title, found));
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// way. On every branch, what is staged is checked. Run it as the repository's owner; root becomes the owner.
     /// Works in worktrees, submodules, bare repositories and beside husky and pre-commit, whose hooks are called after.
     #[command(
-        after_help = "Examples:\n  guardctl git install /srv/app\n  guardctl git install --environment production ~/work/app\n  guardctl git install --checks-only"
+        after_help = "Examples:\n  guardctl git install /srv/app\n  guardctl git install --environment production ~/app\n  guardctl git install --checks-only"
     )]
     Install(Install),
     /// Takes the hooks away and gives back what was there, byte for byte.

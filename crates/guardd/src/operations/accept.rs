@@ -7,7 +7,7 @@ use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::ledger::{Event, Record};
 use guard_model::seal::{IMMUTABLE, Marks, Skip, sealed};
 use guard_model::{BackupKind, Class, Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
-use guard_store::{BaselineWriter, Committed, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
+use guard_store::{BaselineWriter, Committed, ManifestDraft, Plan, PlanKind, PlanStep};
 use guard_tree::{Content, MarksSet, Root, WhyNoFlags};
 
 use super::backup::{Cause, Safety, Secured};
@@ -59,7 +59,9 @@ impl AcceptTask {
         self.work.enter(Phase::Hashing, self.shown.len() as u64);
         let mut accepted = self.observe_as_shown()?;
         let steps = self.steps(&mut accepted)?;
-        Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
+        let header =
+            self.ward.plan_header(PlanKind::Lock, self.generation, &self.root, &self.by, &self.reason);
+        Plan::write(&self.ward.house.state_dir, &header, steps.iter().cloned())?;
         self.seal_and_commit(accepted, &steps)
             .map_err(|cause| lock::failed(cause, &self.ward, &self.root, &steps, self.generation))
     }
@@ -167,19 +169,6 @@ impl AcceptTask {
             }
         }
         self.commit(accepted)
-    }
-
-    fn plan_header(&self) -> PlanHeader {
-        PlanHeader {
-            environment: self.ward.name.clone(),
-            kind: PlanKind::Lock,
-            generation: self.generation,
-            at: now(),
-            by: self.by.clone(),
-            reason: self.reason.clone(),
-            root: self.expectation.baseline.manifest().root.clone(),
-            root_identity: self.root.identity(),
-        }
     }
 
     fn commit(&self, accepted: Accepted) -> Result<AcceptDone, OperationError> {

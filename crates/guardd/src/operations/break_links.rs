@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use guard_store::{Plan, PlanHeader, PlanKind, PlanStep};
+use guard_store::{Plan, PlanKind, PlanStep};
 use guard_sys::writers::Writers;
 use guard_tree::{Leftover, LinkedName, Root};
 
@@ -55,7 +55,7 @@ impl LockTask {
             }
             files.push((identity, names));
         }
-        let header = PlanHeader { kind: PlanKind::BreakLinks, ..self.plan_header() };
+        let header = self.plan_header(PlanKind::BreakLinks);
         self.work.enter(Phase::Copying, files.len() as u64);
         Plan::write(&self.ward.house.state_dir, &header, steps)?;
         let mut broken = 0;

@@ -21,6 +21,7 @@ use super::open_writers::{OnOpenWriters, Told};
 use super::survey::{Survey, Surveyor, is_sealable};
 use super::{OperationError, Phase, Work, baseline_diff, now};
 use crate::comparer::DeviceMap;
+use crate::sessions::alert;
 use crate::ward::Ward;
 
 /// What to lock, and on whose word.
@@ -104,7 +105,7 @@ impl LockTask {
             }
         }
         let steps = survey.steps(self.seal);
-        Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
+        Plan::write(&self.ward.house.state_dir, &self.plan_header(PlanKind::Lock), steps.iter().cloned())?;
         match self.seal_and_commit(&survey, &steps) {
             Ok(mut done) => {
                 done.warnings.splice(..0, said);
@@ -274,17 +275,8 @@ impl LockTask {
         self.ends.as_ref().is_some_and(|e| e.how != WindowEnd::Lock)
     }
 
-    pub(super) fn plan_header(&self) -> PlanHeader {
-        PlanHeader {
-            environment: self.ward.name.clone(),
-            kind: PlanKind::Lock,
-            generation: self.generation,
-            at: now(),
-            by: self.by.clone(),
-            reason: self.reason.clone(),
-            root: escape(self.root.path().as_os_str().as_bytes()),
-            root_identity: self.root.identity(),
-        }
+    pub(super) fn plan_header(&self, kind: PlanKind) -> PlanHeader {
+        self.ward.plan_header(kind, self.generation, &self.root, &self.by, &self.reason)
     }
 
     fn manifest(&self, seal_done: Seal) -> ManifestDraft {
@@ -305,12 +297,7 @@ impl LockTask {
 
 /// The tree is guarded again, though nothing could be put back from a backup of it.
 fn no_backup_alert(why: &str) -> Event {
-    Event::AlertOpened {
-        severity: Severity::High,
-        title: format!("locked without a backup: {why}"),
-        findings: Vec::new(),
-        sessions: Vec::new(),
-    }
+    alert(Severity::High, format!("locked without a backup: {why}"), Vec::new())
 }
 
 impl EndedWindow {
@@ -329,15 +316,14 @@ impl EndedWindow {
         };
         if self.how != WindowEnd::Lock && (changed > 0 || self.before.is_none()) {
             findings.truncate(Self::NAMED);
-            events.push(Event::AlertOpened {
-                severity: Severity::Warning,
-                title: format!(
+            events.push(alert(
+                Severity::Warning,
+                format!(
                     "unreviewed window changes: {paths} changed while {} had it unlocked for: {}",
                     self.window.maintainer, self.window.reason
                 ),
                 findings,
-                sessions: Vec::new(),
-            });
+            ));
         }
         events
     }

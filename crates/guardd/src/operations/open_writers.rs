@@ -4,6 +4,7 @@
 //! on writing into a locked tree. A lock is refused then, with the names of the
 //! processes, unless it is wished all the same.
 
+use crate::sessions::alert;
 use std::fmt;
 
 use guard_model::ledger::Event;
@@ -84,12 +85,7 @@ impl OpenFiles {
 impl OpenFiles {
     /// For a lock whose answer nobody waits for.
     pub(super) fn alert(&self) -> Event {
-        Event::AlertOpened {
-            severity: Severity::Warning,
-            title: format!("locked with open writers: {self}"),
-            findings: Vec::new(),
-            sessions: crate::sessions::logged_in(),
-        }
+        alert(Severity::Warning, format!("locked with open writers: {self}"), Vec::new())
     }
 }
 

@@ -1,17 +1,15 @@
 //! Unlock: gives back the exact modes and flags, by the baseline's record.
 
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use guard_model::ledger::{Event, Record};
-use guard_model::path::escape;
 use guard_model::seal::Marks;
 use guard_model::{BackupKind, Policy};
-use guard_store::{Plan, PlanHeader, PlanKind, PlanStep};
+use guard_store::{Plan, PlanKind, PlanStep};
 use guard_tree::{MarksSet, Root};
 
 use super::backup::{Cause, Safety, Secured};
-use super::{OperationError, Phase, Work, now};
+use super::{OperationError, Phase, Work};
 use crate::comparer::Expectation;
 use crate::failure::chain;
 use crate::ward::Ward;
@@ -64,7 +62,9 @@ impl UnlockTask {
         let secured = self.secure()?;
         self.work.check_cancelled()?;
         self.work.enter(Phase::Unsealing, steps.len() as u64);
-        Plan::write(&self.ward.house.state_dir, &self.plan_header(), steps.iter().cloned())?;
+        let header =
+            self.ward.plan_header(PlanKind::Unlock, self.generation, &self.root, &self.by, &self.reason);
+        Plan::write(&self.ward.house.state_dir, &header, steps.iter().cloned())?;
         let events = secured.event.into_iter().chain([self.opened.clone()]).collect();
         let mut records = match self.ward.append(events) {
             Ok(records) => records,
@@ -104,19 +104,6 @@ impl UnlockTask {
         self.safety.secure(|vault| {
             vault.store_tree(&self.ward, &self.root, &self.policy, expectation, cause, &self.work)
         })
-    }
-
-    fn plan_header(&self) -> PlanHeader {
-        PlanHeader {
-            environment: self.ward.name.clone(),
-            kind: PlanKind::Unlock,
-            generation: self.generation,
-            at: now(),
-            by: self.by.clone(),
-            reason: self.reason.clone(),
-            root: escape(self.root.path().as_os_str().as_bytes()),
-            root_identity: self.root.identity(),
-        }
     }
 }
 

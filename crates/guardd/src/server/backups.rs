@@ -25,6 +25,7 @@ use super::streams;
 use crate::failure::chain;
 use crate::operations::backup::{Cause, pruned_event};
 use crate::operations::{OperationError, Phase, Work, drill, now};
+use crate::sessions::alert;
 use crate::ward::Ward;
 use crate::warden::{BackupView, Command, Message, WardenHandle};
 use crate::wire as cross;
@@ -364,12 +365,7 @@ fn record(
         by: by.to_owned(),
     }];
     if let Some(first) = proof.problems.first() {
-        events.push(Event::AlertOpened {
-            severity: Severity::High,
-            title: format!("backup {id} is damaged: {first}"),
-            findings: Vec::new(),
-            sessions: crate::sessions::logged_in(),
-        });
+        events.push(alert(Severity::High, format!("backup {id} is damaged: {first}"), Vec::new()));
     }
     tell(ward, warden, events)
 }

@@ -17,6 +17,7 @@ use super::Warden;
 use super::troubles::Topic;
 use crate::comparer::Expectation;
 use crate::operations::backup::{OnNoBackup, Safety, Vault};
+use crate::sessions::alert;
 use crate::ward::Ward;
 use crate::wire::time;
 
@@ -145,12 +146,7 @@ impl Warden {
             let unresolved = self.ward.house.index().alerts(Some(&self.ward.name), AlertScope::Unresolved);
             // Said once, not at each start.
             if !unresolved.is_ok_and(|alerts| alerts.iter().any(|a| a.title == title)) {
-                events.push(Event::AlertOpened {
-                    severity: Severity::High,
-                    title,
-                    findings: Vec::new(),
-                    sessions: crate::sessions::logged_in(),
-                });
+                events.push(alert(Severity::High, title, Vec::new()));
             }
         }
         let last = self.state.backups.last_number;

@@ -27,33 +27,31 @@ pub(crate) const ENV: &str = "site";
 /// The daemon's program.
 pub(crate) const GUARDD: &str = env!("CARGO_BIN_EXE_guardd");
 
-/// What an environment is configured to be, unless a test says otherwise: not
-/// sealed, so that root and others meet the same tree, and not read again by itself.
-pub(crate) const PLAIN: &str = r#"
-seal = "none"
+/// The site's configuration with its seal; it is not read again by itself.
+macro_rules! site {
+    ($seal:literal) => {
+        concat!(
+            "\nseal = \"",
+            $seal,
+            r#""
 rehash = "1h"
 writable = ["logs/", "media/"]
 ignore = ["*.pyc", "__pycache__/"]
 sensitive = [".env*"]
-"#;
+"#
+        )
+    };
+}
+
+/// What an environment is configured to be, unless a test says otherwise: not
+/// sealed, so that root and others meet the same tree.
+pub(crate) const PLAIN: &str = site!("none");
 
 /// As [`PLAIN`], sealed.
-pub(crate) const SEALED: &str = r#"
-seal = "read-only"
-rehash = "1h"
-writable = ["logs/", "media/"]
-ignore = ["*.pyc", "__pycache__/"]
-sensitive = [".env*"]
-"#;
+pub(crate) const SEALED: &str = site!("read-only");
 
 /// As [`SEALED`], with the immutable flag where it can be set.
-pub(crate) const IMMUTABLE: &str = r#"
-seal = "immutable"
-rehash = "1h"
-writable = ["logs/", "media/"]
-ignore = ["*.pyc", "__pycache__/"]
-sensitive = [".env*"]
-"#;
+pub(crate) const IMMUTABLE: &str = site!("immutable");
 
 /// A daemon's place in the world.
 pub(crate) struct Stage {

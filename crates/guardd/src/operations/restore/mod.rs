@@ -18,12 +18,10 @@ use std::sync::Arc;
 
 use guard_model::baseline::BaselineRecord;
 use guard_model::ledger::Event;
-use guard_model::path::escape;
 use guard_model::put_back::Standing;
 use guard_model::{Change, Digest, Entry, Observed, Policy, RelPath};
-use guard_store::{Case, Plan, PlanHeader, PlanKind};
+use guard_store::{Case, Plan, PlanKind};
 use guard_tree::{Content, Keeper, Root};
-use std::os::unix::ffi::OsStrExt;
 
 use super::{OperationError, Phase, Work, now};
 use crate::comparer::Expectation;
@@ -124,7 +122,9 @@ impl RestoreTask {
         }
         self.work.enter(Phase::Restoring, planned.wishes.len() as u64);
         let wishes = planned.wishes;
-        Plan::write(&self.ward.house.state_dir, &self.header(), carry_out::steps(&self, &wishes))?;
+        let header =
+            self.ward.plan_header(PlanKind::Restore, self.generation, &self.root, &self.by, &self.reason);
+        Plan::write(&self.ward.house.state_dir, &header, carry_out::steps(&self, &wishes))?;
         done.told = wishes.iter().map(|w| (w.path.clone(), (w.change.clone(), w.takes_away()))).collect();
         let mounted = held_open::mounted_elsewhere(&self.root, &wishes);
         carry_out::carry_out(&self, &wishes, &mut case, &mut done);
@@ -170,19 +170,6 @@ impl RestoreTask {
             Wanted::Backup { id, .. } => Some(id.clone()),
         };
         restored(&self.by, from.as_deref(), &standing)
-    }
-
-    fn header(&self) -> PlanHeader {
-        PlanHeader {
-            environment: self.ward.name.clone(),
-            kind: PlanKind::Restore,
-            generation: self.generation,
-            at: now(),
-            by: self.by.clone(),
-            reason: self.reason.clone(),
-            root: escape(self.root.path().as_os_str().as_bytes()),
-            root_identity: self.root.identity(),
-        }
     }
 }
 

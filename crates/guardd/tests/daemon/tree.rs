@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -59,14 +60,31 @@ pub(crate) fn picture(root: &Path) -> BTreeMap<Vec<u8>, String> {
 }
 
 fn look(root: &Path, path: &Path, all: &mut BTreeMap<Vec<u8>, String>) {
-    let m = path.symlink_metadata().unwrap();
+    let (line, is_dir) = match describe(path) {
+        Ok(described) => described,
+        // Something else may be at work in the tree: what goes is not there.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+        Err(e) => panic!("{}: {e}", path.display()),
+    };
+    all.insert(path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), line);
+    if is_dir {
+        // A directory may be unreadable on purpose; it is then a leaf.
+        for entry in fs::read_dir(path).into_iter().flatten() {
+            look(root, &entry.unwrap().path(), all);
+        }
+    }
+}
+
+/// The line of one path, and whether it is a directory.
+fn describe(path: &Path) -> io::Result<(String, bool)> {
+    let m = path.symlink_metadata()?;
     let mut xattrs = BTreeMap::new();
     if !m.is_symlink() {
         let mut names = vec![0; 4096];
-        let n = rustix::fs::llistxattr(path, &mut names).unwrap();
+        let n = rustix::fs::llistxattr(path, &mut names)?;
         for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
             let mut value = vec![0; 4096];
-            let n = rustix::fs::lgetxattr(path, name, &mut value).unwrap();
+            let n = rustix::fs::lgetxattr(path, name, &mut value)?;
             xattrs.insert(String::from_utf8_lossy(name).into_owned(), value[..n].to_vec());
         }
     }
@@ -79,13 +97,7 @@ fn look(root: &Path, path: &Path, all: &mut BTreeMap<Vec<u8>, String>) {
         m.mtime_nsec(),
         if m.is_file() || m.is_dir() { flags(path) } else { String::new() },
     );
-    all.insert(path.strip_prefix(root).unwrap().as_os_str().as_bytes().to_vec(), line);
-    if m.is_dir() {
-        // A directory may be unreadable on purpose; it is then a leaf.
-        for entry in fs::read_dir(path).into_iter().flatten() {
-            look(root, &entry.unwrap().path(), all);
-        }
-    }
+    Ok((line, m.is_dir()))
 }
 
 /// Makes a tree removable again, whatever modes and lengths it has.

@@ -2,7 +2,8 @@
 
 Commands run *inside* it, by its own PID 1 (`systemd-run`), so they have the capabilities, the seccomp filter and the
 cgroup that a service of that machine has. A machine shares the kernel, the network and the clock with the host and
-nothing else. What a killed run left behind is ended and removed by the next one (`reap`).
+nothing else; a `systemctl kill` in it reaches its own processes only (control_groups.py). What a killed run left behind is
+ended and removed by the next one (`reap`).
 
 `python3 machine.py reap` removes leftovers; `python3 machine.py shell RELEASE` boots one and gives a root shell in it.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import control_groups
 import rootfs
 from paths import MACHINES
 
@@ -114,6 +116,8 @@ class Machine:
 
     def boot(self) -> None:
         """Boots the root directory as it stands now (first boot, or after `power_off` and `power_cut`)."""
+        groups = control_groups.of_machine(self.name)
+        (self.directory / "groups").write_text("".join(f"{group}\n" for group in groups))
         with self.console_file.open("ab") as console:
             self.nspawn = subprocess.Popen(
                 [
@@ -122,7 +126,7 @@ class Machine:
                     "--system-call-filter=fanotify_init fanotify_mark",
                 ],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=lambda: control_groups.enter(groups),
                 # cgroup v2 inside, as on a real Debian, whatever the host has: on v1, systemd 257 now and then fails to
                 # start a unit that was stopped a moment ago.
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
@@ -184,6 +188,7 @@ class Machine:
         if self.leader is not None:
             end_process(self.leader)
         self.leader = None
+        end_groups(self.directory)
 
     def close(self) -> None:
         """Ends the machine and removes all that it was."""
@@ -352,6 +357,16 @@ def end_process(pid: int) -> None:
     wait_until(lambda: not alive(pid), f"end of process {pid}", seconds=STOP_SECONDS)
 
 
+def end_groups(directory: Path) -> None:
+    """Ends whatever is left in the control groups of the machine with this directory, and removes them."""
+    try:
+        groups = [Path(line) for line in (directory / "groups").read_text().splitlines()]
+    except FileNotFoundError:
+        return  # It was never booted.
+    control_groups.end(groups)
+    wait_until(lambda: control_groups.remove(groups), f"end of the control groups of {directory.name}", seconds=STOP_SECONDS)
+
+
 def children_of(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -407,6 +422,7 @@ def reap() -> list[str]:
             left_over = recorded_process(directory / record)
             if left_over is not None:
                 end_process(left_over)
+        end_groups(directory)
         remove_tree(directory)
         removed.append(directory.name)
     return removed

@@ -10,6 +10,7 @@ use super::Warden;
 use super::observer::Report;
 use super::raise::Weighed;
 use super::repository;
+use super::told_commands;
 use super::touches::Reach;
 use super::troubles::Topic;
 use crate::comparer::Difference;
@@ -31,6 +32,7 @@ impl Warden {
             report.clean.iter().chain(report.differences.iter().map(|(d, _)| &d.path)).cloned().collect();
         let root = self.root.as_ref().map(|r| r.path().to_owned());
         let mut findings: Vec<Weighed> = report.differences.into_iter().map(weigh).collect();
+        told_commands::redact(&mut findings, &self.policy());
         for (finding, ..) in &mut findings {
             let meaning = root.as_deref().and_then(|root| repository::meaning(root, finding));
             finding.note = finding.note.take().or(meaning);
@@ -107,11 +109,7 @@ impl Warden {
 /// A difference as a finding of who made it, with whether its path is sensitive.
 pub(super) fn weigh((difference, actor): (Difference, Option<Arc<Actor>>)) -> Weighed {
     let sensitive = difference.sensitive;
-    // Whoever writes a secret may have it on the command line.
-    let actor = actor.map(Arc::unwrap_or_clone).map(|by| match sensitive {
-        true => Actor { cmdline: None, ..by },
-        false => by,
-    });
+    let actor = actor.map(Arc::unwrap_or_clone);
     (Finding { actor, ..finding(difference) }, sensitive)
 }
 

@@ -20,6 +20,7 @@ mod scans;
 mod seal_rounds;
 mod status;
 mod tamper;
+mod told_commands;
 mod touches;
 mod troubles;
 

@@ -70,6 +70,30 @@ fn a_living_process_is_named_whole() {
     assert!(line.contains(&format!("pid={pid} exe=")), "{line}");
 }
 
+/// What a process does beside a secret is told without the arguments, among which the secret may be.
+#[test]
+fn a_command_that_changes_a_secret_is_told_nowhere() {
+    let stage = Stage::locked(crate::stage::PLAIN);
+    if !told(&stage) {
+        return;
+    }
+    let script = "echo TOKEN=canary-91c2 > temporary; mv temporary .env.prod; echo y > made; read wait";
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(stage.app())
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    for path in [".env.prod", "made"] {
+        let by = actor(&stage, path);
+        assert!(by.cmdline.is_none(), "{path}: {by:?}");
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let told = format!("{:?}", stage.all_alerts());
+    assert!(!told.contains("canary-91c2"), "{told}");
+}
+
 /// Whoever is named is the one who did it, or nobody is.
 #[test]
 fn a_short_lived_process_is_named_rightly_or_not_at_all() {

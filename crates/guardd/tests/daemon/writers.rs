@@ -11,25 +11,30 @@ use crate::stage::{PLAIN, SEALED, Stage, text_of};
 use crate::tree::{mode, picture};
 
 /// A process that holds something open until this is dropped.
-struct Holder(Child);
+pub(crate) struct Holder(Child);
 
 impl Holder {
     /// Runs a program that says `ready` once it holds what it is to hold, and ends with its input.
-    fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self::or_not(command).unwrap()
+    }
+
+    /// As [`Holder::of`]; nothing where it ended without holding anything.
+    pub(crate) fn or_not(command: &mut Command) -> Option<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
+        let holder = Self(child);
+        (line == "ready\n").then_some(holder)
     }
 
     /// A shell that can append to a file of the application.
-    fn appends(stage: &Stage, path: &str) -> Self {
+    pub(crate) fn appends(stage: &Stage, path: &str) -> Self {
         let script = "exec 3>>\"$0\"; echo ready; read -r _";
         Self::of(Command::new("sh").arg("-c").arg(script).arg(stage.at(path)))
     }
 
-    fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 }

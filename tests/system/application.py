@@ -80,6 +80,21 @@ createRoot(document.getElementById('root')!).render(<App />)
 
 LINKS = {"current-compose.yml": "docker-compose.unified.yml", "frontend/public": "../media"}
 
+WORKING = """\
+import os, time
+log = open("/srv/app/logs/app.log", "a", buffering=1)
+n = 0
+while True:
+    n += 1
+    open("/srv/app/backend/app/settings.py").read()
+    log.write(f"request {n}\\n")
+    with open(f"/srv/app/media/upload-{n % 50}.new", "w") as upload:
+        upload.write("jpeg")
+    os.rename(upload.name, upload.name.removesuffix(".new"))
+    time.sleep(0.05)
+"""
+"""An application at work: it reads its code, writes a log that it keeps open, and takes uploads."""
+
 PYTHON = "/usr/bin/python3"
 
 

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,10 +196,14 @@ class Guard:
         return wait_until(back, "new main process", seconds=seconds)
 
 
-def attributes(root: Path) -> dict[str, tuple]:
-    """Everything of a tree that an unlock must give back, read from outside the machine."""
+WRITTEN = ("logs", "media")
+"""What the application writes at its top: files there come and go while one looks."""
+
+
+def attributes(root: Path, without: Collection[str] = ()) -> dict[str, tuple]:
+    """Everything of a tree that an unlock must give back, read from outside the machine; `without` are names at its top."""
     found = {}
-    for path in [root, *all_below(root)]:
+    for path in [root, *all_below(root, without)]:
         meta = path.lstat()
         xattrs = {} if stat.S_ISLNK(meta.st_mode) else {name: os.getxattr(path, name) for name in os.listxattr(path)}
         kept_time = meta.st_mtime_ns if not stat.S_ISDIR(meta.st_mode) else None
@@ -207,8 +211,10 @@ def attributes(root: Path) -> dict[str, tuple]:
     return found
 
 
-def all_below(root: Path) -> Iterable[Path]:
+def all_below(root: Path, without: Collection[str] = ()) -> Iterable[Path]:
     for directory, names, files in os.walk(root):
+        if Path(directory) == root:
+            names[:] = [name for name in names if name not in without]
         yield from (Path(directory, name) for name in (*names, *files))
 
 

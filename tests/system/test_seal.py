@@ -12,26 +12,11 @@ from pathlib import Path
 import pytest
 
 import application
-from guard import CONFIGURATION, ENVIRONMENT, LOGS, ROOT, STATE, UNIT, Guard, all_below, attributes
+from guard import CONFIGURATION, ENVIRONMENT, LOGS, ROOT, STATE, UNIT, WRITTEN, Guard, all_below, attributes
 from machine import wait_until
 from paths import REPOSITORY
 
 IMMUTABLE = CONFIGURATION.replace('seal = "read-only"', 'seal = "immutable"')
-
-WORKING = """\
-import os, time
-log = open("/srv/app/logs/app.log", "a", buffering=1)
-n = 0
-while True:
-    n += 1
-    open("/srv/app/backend/app/settings.py").read()
-    log.write(f"request {n}\\n")
-    with open(f"/srv/app/media/upload-{n % 50}.new", "w") as upload:
-        upload.write("jpeg")
-    os.rename(upload.name, upload.name.removesuffix(".new"))
-    time.sleep(0.05)
-"""
-"""An application at work: it reads its code, writes a log that it keeps open, and takes uploads."""
 
 SLACK = 3
 """What a loaded test machine may add to a bound, seconds."""
@@ -61,7 +46,7 @@ def before(guard) -> dict:
     run(["python3", "-c", f"import os; os.setxattr('{ROOT}/scripts/deploy.sh', 'security.capability', {capability!r})"])
     run(f"chattr +d {ROOT}/backend/requirements.txt; chattr +A {ROOT}/backend/Dockerfile; chattr +a {ROOT}/frontend/index.html;"
         f" chattr +i {ROOT}/frontend/package.json; chattr +i {ROOT}/deployment")
-    guard.machine.write("/root/working.py", WORKING)
+    guard.machine.write("/root/working.py", application.WORKING)
     run(["systemd-run", "--unit=working", "python3", "/root/working.py"])
     return protected(guard)
 
@@ -80,17 +65,16 @@ def sealed(guard, before) -> dict:
 
 def protected(guard) -> dict:
     """The attributes of what is protected."""
-    found = attributes(guard.machine.path(ROOT))
-    return {path: values for path, values in found.items() if path.split("/")[0] not in ("logs", "media")}
+    return attributes(guard.machine.path(ROOT), without=WRITTEN)
 
 
 def contents(guard) -> str:
     """One digest over names and contents of what is protected."""
     root = guard.machine.path(ROOT)
     digest = hashlib.sha256()
-    for path in sorted(all_below(root)):
-        name = path.relative_to(root)
-        if name.parts[0] not in ("logs", "media") and path.is_file() and not path.is_symlink():
+    for path in sorted(all_below(root, without=WRITTEN)):
+        if path.is_file() and not path.is_symlink():
+            name = path.relative_to(root)
             digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -140,16 +140,19 @@ impl Warden {
     pub(super) fn scan_in_time(&mut self) {
         let idle =
             self.begun && self.running.is_none() && self.scans.running.is_none() && !self.guard.root_away;
-        if !idle || !crate::ward::Ward::is_locked(&self.state) {
+        if !idle {
             return;
         }
+        // In a maintenance window a sweep says what came of it that the kernel did not tell;
+        // the lock that ends it reads everything anyway.
+        let locked = crate::ward::Ward::is_locked(&self.state);
         let now = guard_sys::clock::boottime_micros();
         let due = |last: Option<u64>, every: Duration| {
             last.is_none_or(|at| u128::from(now.saturating_sub(at)) >= every.as_micros())
         };
         if self.gaps.wants_sweep() {
             self.begin_scan(ScanKind::Sweep);
-        } else if due(self.scans.last_rehash_us, self.config.rehash) {
+        } else if locked && due(self.scans.last_rehash_us, self.config.rehash) {
             self.begin_scan(ScanKind::Rehash);
         } else if due(self.scans.last_sweep_us, self.sweep_interval()) {
             self.begin_scan(ScanKind::Sweep);

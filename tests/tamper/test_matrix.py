@@ -1,0 +1,29 @@
+"""No way to change a protected entry is missed, nobody is named who did not do it, and what is no change raises nothing."""
+
+from __future__ import annotations
+
+import pytest
+from matrix import Combination, Verdict, places
+
+
+def test_every_change_is_refused_or_found(combination: Combination, results):
+    if why := places.why_not(combination.filesystem):
+        pytest.skip(why)
+    found, noise = results[combination.name].result()
+    missed = [f"{r.row}: {r.why}" for r in found if r.verdict is Verdict.MISSED]
+    assert not missed, "\n".join(missed)
+    assert not noise, "\n".join(noise)
+    assert {r.row for r in found} == {row.name for row in combination.rows()}
+
+
+def test_who_did_it_is_named_where_fanotify_tells(results, combination: Combination):
+    if why := places.why_not(combination.filesystem):
+        pytest.skip(why)
+    found, _ = results[combination.name].result()
+    told = [r for r in found if r.verdict is Verdict.FOUND and r.seen and r.seen.name == "EVENT"]
+    named = [r.row for r in told if r.actor == "verified"]
+    if combination.backend == "inotify":
+        assert not named
+    else:
+        # The acting process lives until it is found out. A few are found by a walk, which cannot tell.
+        assert len(named) >= 0.9 * len(told), sorted({r.row for r in told} - set(named))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from matrix import Combination, Verdict, places
+from rows import ROWS
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/tamper-matrix.md"
 
 
 def test_every_change_is_refused_or_found(combination: Combination, results):
@@ -27,3 +32,10 @@ def test_who_did_it_is_named_where_fanotify_tells(results, combination: Combinat
     else:
         # The acting process lives until it is found out. A few are found by a walk, which cannot tell.
         assert len(named) >= 0.9 * len(told), sorted({r.row for r in told} - set(named))
+
+
+def test_the_document_has_every_row_and_no_miss_of_ours():
+    told = {cells[1].strip(): cells[2:5] for line in DOCUMENT.read_text().splitlines() if len(cells := line.split("|")) > 5}
+    on_ext4 = {row.name for row in ROWS if not row.only_on or "ext4" in row.only_on}
+    assert on_ext4 <= set(told), "run tests/tamper/document.py"
+    assert not [name for name, ours in told.items() if "missed" in "".join(ours)]

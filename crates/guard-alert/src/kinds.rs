@@ -73,6 +73,7 @@ pub(crate) fn of(event: &Event) -> Option<&'static Kind> {
         Event::Restored { .. } => &RESTORED,
         Event::Quarantined { .. } => &QUARANTINED,
         Event::PutBackStopped(_) => &PUT_BACK_STOPPED,
+        Event::Accessed { .. } => &ACCESSED,
         Event::GapOpened { .. } => &GAP_OPENED,
         Event::GapClosed { .. } => &GAP_CLOSED,
         Event::RehashFinished { .. } => &REHASH_FINISHED,
@@ -105,6 +106,7 @@ static ACCEPTED: Kind = kind("accepted", "26fb976ea45246d98af97de3042ed89b", PRO
 static RESTORED: Kind = kind("restored", "88bbd5a7f2d844f191bb31eba30e32fe", PROTECTION);
 static QUARANTINED: Kind = kind("quarantined", "af24981c40604caea9766d3b3ed0951a", PROTECTION);
 static PUT_BACK_STOPPED: Kind = kind("put_back_stopped", "11e583310d184a0daa0c313441fc079b", ALERTS);
+static ACCESSED: Kind = kind("accessed", "fb46023083d336b952c8653532d016aa", PROTECTION);
 static GAP_OPENED: Kind = kind("gap_opened", "3bdc331267414207b14ea28f5799f2d9", PROTECTION);
 static GAP_CLOSED: Kind = kind("gap_closed", "6bb087946cc54fb08a48059e482934f3", PROTECTION);
 static REHASH_FINISHED: Kind = kind("rehash_finished", "c3223486423f4330b63ea97533b600a3", PROTECTION);
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const KINDS: [&Kind; 25] = [
+    const KINDS: [&Kind; 26] = [
         &DAEMON_STARTED,
         &DAEMON_STOPPED,
         &CONFIGURATION,
@@ -137,6 +139,7 @@ mod tests {
         &ALERT_ACKNOWLEDGED,
         &ALERT_SETTLED,
         &ACCEPTED,
+        &ACCESSED,
         &GAP_OPENED,
         &GAP_CLOSED,
         &REHASH_FINISHED,

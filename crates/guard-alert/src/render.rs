@@ -1,5 +1,6 @@
 //! From a ledger record to the lines that tell of it.
 
+mod access;
 mod backup;
 
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ impl Renderer {
             }
             Event::WindowChange { window, findings } => window_change(record, *window, findings),
             Event::AlertSettled { alert, paths, how, .. } => settled(record, *alert, paths, how),
+            Event::Accessed { readings, missed } => access::notices(record, readings, missed.as_deref()),
             _ => single(record),
         }
     }
@@ -338,6 +340,7 @@ fn single(record: &Record) -> Vec<Notice> {
         | Event::AlertGrew { .. }
         | Event::AlertSettled { .. }
         | Event::WindowChange { .. }
+        | Event::Accessed { .. }
         | Event::Unknown => return Vec::new(),
     };
     one(record, level, fields, text)
@@ -418,7 +421,8 @@ fn changed(change: Change, before: &Entry, after: &Entry) -> Option<(&'static st
         | Change::Content
         | Change::Seal
         | Change::LockFile
-        | Change::Root => return None,
+        | Change::Root
+        | Change::Read => return None,
     })
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::{
     Alert, Baseline, CheckResult, Daemon, DiffResult, Entry, Environment, Head, LockResult, PathEvent,
-    Progress, Record, SignedHead, UnlockResult, VerifyResult,
+    Progress, Reading, Record, SignedHead, UnlockResult, VerifyResult,
 };
 
 mod restore;
@@ -21,7 +21,7 @@ pub trait Method: Serialize + DeserializeOwned {
 }
 
 /// The full names of all methods of `org.guardd.Control`, in the order of the IDL.
-pub const NAMES: [&str; 26] = [
+pub const NAMES: [&str; 27] = [
     Status::NAME,
     Lock::NAME,
     Unlock::NAME,
@@ -48,6 +48,7 @@ pub const NAMES: [&str; 26] = [
     ExportBackup::NAME,
     Reload::NAME,
     Who::NAME,
+    Reads::NAME,
 ];
 
 macro_rules! method {
@@ -369,6 +370,28 @@ pub struct WhoReply {
     pub history: Vec<PathEvent>,
 }
 method!(Who, "org.guardd.Control.Who", WhoReply);
+
+/// Who opened or read sensitive files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// May be left out where there is exactly one.
+    pub environment: Option<String>,
+    /// Escaped, relative to the root; `None` for all.
+    pub path: Option<String>,
+}
+/// The reply to [`Reads`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadsReply {
+    /// The environment's name.
+    pub environment: String,
+    /// The path that was asked for.
+    pub path: Option<String>,
+    /// The last ones, oldest first.
+    pub reads: Vec<Reading>,
+    /// Why there were more of whom nothing is known, oldest first.
+    pub missed: Vec<String>,
+}
+method!(Reads, "org.guardd.Control.Reads", ReadsReply);
 
 /// What the service is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,7 +45,9 @@ impl Maker<'_> {
             VType::Bool => json!(true),
             VType::Int => json!(7),
             VType::Float => json!(0.5),
-            VType::String if name == "at" || name == "since" || name == "until" || name.ends_with("_at") => {
+            VType::String
+                if ["at", "since", "until", "first", "last"].contains(&name) || name.ends_with("_at") =>
+            {
                 json!("2026-11-21T22:26:40.000001Z")
             }
             VType::String if name == "data" => json!("Z3VhcmQ="),
@@ -126,6 +128,7 @@ fn methods_agree() {
     check::<ExportBackup>(&idl);
     check::<Reload>(&idl);
     check::<Who>(&idl);
+    check::<Reads>(&idl);
 }
 
 #[test]

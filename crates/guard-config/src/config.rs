@@ -144,6 +144,8 @@ pub struct Environment {
     /// How long a maintenance window is where `unlock` is not told; at most
     /// [`Daemon::window_max`].
     pub window_default: Duration,
+    /// Who is expected to open sensitive files; `None` means that nobody's reading is an alert.
+    pub readers: Option<Readers>,
     /// Validators of what is committed: a pattern of paths, and the command that gets the content.
     pub validate: BTreeMap<String, Vec<String>>,
 }
@@ -165,9 +167,19 @@ impl Environment {
             backup: Backup::default(),
             notify: Vec::new(),
             window_default: Duration::from_secs(30 * 60),
+            readers: None,
             validate: BTreeMap::new(),
         }
     }
+}
+
+/// Who is expected to open sensitive files. Anybody else is an alert.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readers {
+    /// Programs, absolute.
+    pub exe: Vec<PathBuf>,
+    /// systemd units, `*` for any characters.
+    pub unit: Vec<String>,
 }
 
 /// How backups of an environment are kept.

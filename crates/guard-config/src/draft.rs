@@ -7,7 +7,7 @@ use std::time::Duration;
 use guard_model::Seal;
 use guard_model::policy::{PatternText, Policy};
 
-use crate::config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Watch};
+use crate::config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Readers, Watch};
 use crate::duration;
 use crate::keys;
 use crate::parse::{Parsed, Places};
@@ -136,6 +136,7 @@ impl Draft {
         let window_default = s.duration(keys::WINDOW_DEFAULT, SECOND..=WEEK);
         e.backup = self.backup(s.table(keys::BACKUP));
         e.notify = self.notify(s.table(keys::NOTIFY));
+        e.readers = readers(s.table(keys::READERS));
         e.validate = self.validators(s.table(keys::GIT));
         let place = s.place();
         s.finish();
@@ -266,6 +267,20 @@ fn version(file: &Section<'_>) -> bool {
         file.report().push(v.place.problem(what, format!("write `version = {VERSION}`")));
     }
     true
+}
+
+/// Who is expected to open sensitive files, where anybody is named.
+fn readers(s: Section<'_>) -> Option<Readers> {
+    let exe = s.texts(keys::EXE).unwrap_or_default();
+    let exe = exe.iter().filter_map(|text| Some(place::absolute(s.report(), text)?.value)).collect();
+    let units = s.texts(keys::UNIT).unwrap_or_default();
+    for unit in &units {
+        words::unit(s.report(), unit);
+    }
+    let found = Readers { exe, unit: units.into_iter().map(|u| u.value).collect() };
+    let is_named = s.is_present();
+    s.finish();
+    is_named.then_some(found)
 }
 
 /// The policy of the environment in `s`; where patterns are bad, of none.

@@ -33,6 +33,9 @@ pub(crate) const KEEP: Key = key("keep", "number", "10", "30");
 pub(crate) const DIR: Key = key("dir", "path", "none", "\"/backup/guardd\"");
 pub(crate) const NOTIFY: Key = key("notify", "table", "none", "`[environments.NAME.notify]`");
 pub(crate) const COMMAND: Key = key("command", "list of text", "none", "[\"/usr/local/bin/page-me\"]");
+pub(crate) const READERS: Key = key("readers", "table", "none", "`[environments.NAME.readers]`");
+pub(crate) const EXE: Key = key("exe", "list of text", "none", "[\"/usr/bin/docker\"]");
+pub(crate) const UNIT: Key = key("unit", "list of text", "none", "[\"docker.service\", \"app@*.service\"]");
 pub(crate) const GIT: Key = key("git", "table", "none", "`[environments.NAME.git]`");
 pub(crate) const VALIDATE: Key = key("validate", "table", "none", "`[environments.NAME.git.validate]`");
 /// One entry of `validate`; its name is a pattern.

@@ -26,7 +26,7 @@ mod syntax;
 mod trust;
 mod words;
 
-pub use config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Watch};
+pub use config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Readers, Watch};
 pub use load::{DEFAULT_PATH, Loaded, PATH_VARIABLE, default_config_path, load};
 pub use parse::{SourceFile, parse};
 pub use problem::{Problem, Problems};

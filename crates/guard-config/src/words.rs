@@ -57,6 +57,22 @@ pub(crate) fn group(report: &Report, name: &At<String>) {
     }
 }
 
+/// A systemd unit by its whole name (systemd.unit(5)), or a pattern of such with `*`.
+pub(crate) fn unit(report: &Report, name: &At<String>) {
+    let v = &name.value;
+    let is_of_processes = v.ends_with(".service") || v.ends_with(".scope");
+    let fits = is_of_processes
+        && !v.starts_with('.')
+        && v.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@*".contains(&b));
+    if !fits {
+        let what = format!("{} cannot be a unit that processes belong to", quoted(v));
+        report.push(name.place.problem(
+            what,
+            "write its whole name as `systemctl status PID` shows it, as in \"docker.service\"",
+        ));
+    }
+}
+
 /// A branch as git-check-ref-format(1) allows it, or a pattern of such with `*`.
 pub(crate) fn branch(report: &Report, name: &At<String>) {
     if !is_branch(&name.value) {

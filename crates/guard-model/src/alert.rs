@@ -138,6 +138,10 @@ pub fn title_of(finding: &Finding) -> String {
     let what = match finding.change.as_slice() {
         [Change::Created] => "appeared".to_owned(),
         [Change::Deleted] => "was deleted".to_owned(),
+        [Change::Read] => match finding.actor.as_ref().and_then(|a| a.exe.as_ref().or(a.comm.as_ref())) {
+            Some(program) => format!("was opened by {program}, which is not expected to"),
+            None => "was opened by a process that had ended before it could be asked who it is".to_owned(),
+        },
         list => {
             let words: Vec<String> = list.iter().map(ToString::to_string).collect();
             format!("changed ({})", words.join(", "))

@@ -44,6 +44,8 @@ pub enum Change {
     LockFile,
     /// The root or one of its ancestors is not what was locked.
     Root,
+    /// Nothing differs: somebody who is not expected to opened or read it.
+    Read,
 }
 
 impl fmt::Display for Change {
@@ -66,6 +68,7 @@ impl fmt::Display for Change {
             Self::Seal => "seal",
             Self::LockFile => "lock_file",
             Self::Root => "root",
+            Self::Read => "read",
         })
     }
 }

@@ -69,3 +69,11 @@ pub struct Finding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
+
+impl Finding {
+    /// Is something different until it is put right or accepted? A read leaves nothing behind.
+    #[must_use]
+    pub fn is_difference(&self) -> bool {
+        self.change != [Change::Read]
+    }
+}

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::access::Reading;
 use crate::alert::{Session, Severity};
 use crate::backup::{BackupId, BackupKind};
 use crate::baseline::Totals;
@@ -282,6 +283,14 @@ pub enum Event {
     },
     /// guardd puts something back no more, until a person has looked.
     PutBackStopped(PutBackStop),
+    /// Sensitive files were opened or read.
+    Accessed {
+        /// By whom, each reader of each path once.
+        readings: Vec<Reading>,
+        /// Why there were more of which nothing else is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        missed: Option<String>,
+    },
     /// Hints may have been lost; its id is this record's number.
     GapOpened {
         /// Why.
@@ -431,6 +440,7 @@ impl Event {
             Self::Restored { .. } => "restored",
             Self::Quarantined { .. } => "quarantined",
             Self::PutBackStopped(_) => "put_back_stopped",
+            Self::Accessed { .. } => "accessed",
             Self::GapOpened { .. } => "gap_opened",
             Self::GapClosed { .. } => "gap_closed",
             Self::RehashFinished { .. } => "rehash_finished",

@@ -296,7 +296,7 @@ pub fn alert_of(record: &Record) -> Option<u64> {
 // Sets, since a storm's alert holds tens of thousands of paths.
 fn all_settled(alert: &Alert) -> bool {
     let settled: HashSet<&str> = alert.settled.iter().map(String::as_str).collect();
-    alert.findings.iter().all(|f| settled.contains(f.path.as_str()))
+    alert.findings.iter().all(|f| !f.is_difference() || settled.contains(f.path.as_str()))
 }
 
 /// The alert after `record`; `before` is `None` only for the record that opens it.

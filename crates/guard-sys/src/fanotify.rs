@@ -1,8 +1,9 @@
-//! Notification groups of fanotify(7) that report directory and name, and who did it.
+//! Notification groups of fanotify(7) that tell what happened where, and who did it.
 //!
-//! Marks are on single directories and cover what lies directly in them, as an inotify watch does. A
-//! directory is known by its file handle, which is asked for when it is marked and stands
-//! in every event: nothing is opened by handle, so no capability is needed for that.
+//! Marks of a group for changes are on single directories and cover what lies directly in them, as an inotify
+//! watch does; those of a group for reads are on single files. What is marked is known by its file handle, which
+//! is asked for when it is marked and stands in every event: nothing is opened by handle, so no capability is
+//! needed for that.
 #![expect(
     unsafe_code,
     reason = "fanotify_init(2), fanotify_mark(2) and name_to_handle_at(2) have no safe wrapper that fits"
@@ -16,11 +17,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
+use crate::procfd::FdPath;
+
 /// What a mark listens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Everything that changes the directory or an entry in it. Of a directory in it only names
-    /// are told; its attributes only to who knows that directory's own [`DirectoryId`].
+    /// are told; its attributes only to who knows that directory's own [`ObjectId`].
     Entries,
     /// The directory itself, and names that come, go and move in it: for directories above a
     /// protected one, whose files are nobody's business.
@@ -41,28 +44,28 @@ impl Interest {
     }
 }
 
-/// A directory as events name it: its file system's id and its file handle. Never used
-/// again for another directory, other than an inode number.
+/// A directory or file as events name it: its file system's id and its file handle. Never used
+/// again for another one, other than an inode number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DirectoryId(Box<[u8]>);
+pub struct ObjectId(Box<[u8]>);
 
-impl DirectoryId {
+impl ObjectId {
     fn new(fsid: &[u8], kind: i32, handle: &[u8]) -> Self {
         Self([fsid, &kind.to_ne_bytes(), handle].concat().into())
     }
 
-    /// Asks for the handle of an opened directory.
+    /// Asks for the handle of what is opened, if only located.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where the file system has no handles that events could carry.
-    pub fn of(directory: BorrowedFd<'_>) -> io::Result<Self> {
-        let fsid = fstatfs(directory)?.f_fsid;
+    pub fn of(object: BorrowedFd<'_>) -> io::Result<Self> {
+        let fsid = fstatfs(object)?.f_fsid;
         // SAFETY: `__kernel_fsid_t` is two ints (asm-generic/posix_types.h), plain data without padding;
         // the compiler checks that the sizes agree.
         let fsid: [u8; 8] = unsafe { std::mem::transmute(fsid) };
         // Since 6.5, and also for file systems whose handles cannot be opened (overlayfs).
-        match handle_of(directory, libc::AT_HANDLE_FID) {
-            Err(Errno::INVAL) => handle_of(directory, 0),
+        match handle_of(object, libc::AT_HANDLE_FID) {
+            Err(Errno::INVAL) => handle_of(object, 0),
             other => other,
         }
         .map(|(kind, handle)| Self::new(&fsid, kind, &handle))
@@ -70,7 +73,7 @@ impl DirectoryId {
     }
 }
 
-fn handle_of(directory: BorrowedFd<'_>, flags: libc::c_int) -> Result<(i32, Vec<u8>), Errno> {
+fn handle_of(object: BorrowedFd<'_>, flags: libc::c_int) -> Result<(i32, Vec<u8>), Errno> {
     /// `struct file_handle` with room for the longest handle.
     #[repr(C)]
     struct Handle {
@@ -86,7 +89,7 @@ fn handle_of(directory: BorrowedFd<'_>, flags: libc::c_int) -> Result<(i32, Vec<
     // it has; `mount` takes the id. The kernel writes to nothing else and keeps none of it.
     let done = unsafe {
         libc::name_to_handle_at(
-            directory.as_raw_fd(),
+            object.as_raw_fd(),
             c"".as_ptr(),
             (&raw mut handle).cast(),
             &raw mut mount,
@@ -114,9 +117,9 @@ pub struct Event {
     /// That very process: it stays its own even when the number is used again. `None` where it was gone
     /// already when the event was read, or where the kernel (before 5.15) gives none.
     pub process: Option<OwnedFd>,
-    /// The directory it happened in.
-    pub directory: Option<DirectoryId>,
-    /// The name in it; `.` where it is about the directory itself.
+    /// The directory it happened in; of a group for reads the file itself.
+    pub place: Option<ObjectId>,
+    /// The name in it; `.` where it is about the place itself.
     pub name: Vec<u8>,
 }
 
@@ -134,6 +137,12 @@ pub enum What {
     SelfMoved,
     /// It is, or was, a directory.
     Directory,
+    /// It was opened.
+    Opened,
+    /// It was read from.
+    Read,
+    /// It was opened to be executed.
+    Executed,
     /// Events were lost before this one.
     Overflow,
 }
@@ -151,6 +160,9 @@ impl Event {
             }
             What::SelfMoved => any(libc::FAN_DELETE_SELF | libc::FAN_MOVE_SELF),
             What::Directory => any(libc::FAN_ONDIR),
+            What::Opened => any(libc::FAN_OPEN),
+            What::Read => any(libc::FAN_ACCESS),
+            What::Executed => any(libc::FAN_OPEN_EXEC),
             What::Overflow => any(libc::FAN_Q_OVERFLOW),
         }
     }
@@ -170,12 +182,24 @@ impl Group {
     /// # Errors
     /// `EPERM` without `CAP_SYS_ADMIN`, or under a filter that knows no fanotify; `EINVAL` before 5.9;
     /// `EMFILE` beyond 128 groups of a user; `ENOSYS`.
-    pub fn new() -> io::Result<Self> {
+    pub fn for_changes() -> io::Result<Self> {
+        Self::that_reports(libc::FAN_REPORT_DFID_NAME)
+    }
+
+    /// A group for reads: its events name the file alone, by whichever of its names it was opened.
+    ///
+    /// # Errors
+    /// As [`Group::for_changes`].
+    pub fn for_reads() -> io::Result<Self> {
+        Self::that_reports(libc::FAN_REPORT_FID)
+    }
+
+    fn that_reports(places: libc::c_uint) -> io::Result<Self> {
         let flags = libc::FAN_CLASS_NOTIF
             | libc::FAN_CLOEXEC
             | libc::FAN_NONBLOCK
             | libc::FAN_UNLIMITED_MARKS
-            | libc::FAN_REPORT_DFID_NAME;
+            | places;
         match init(flags | libc::FAN_REPORT_PIDFD) {
             Ok(descriptor) => Ok(Self { descriptor, names_processes: true }),
             // Before 5.15.
@@ -191,7 +215,7 @@ impl Group {
     }
 
     /// Listens to a directory that is open for reading (not merely located). Doing it again is harmless.
-    /// The mark goes with the directory's inode. Ask for its [`DirectoryId`] first: events may come at once.
+    /// The mark goes with the directory's inode. Ask for its [`ObjectId`] first: events may come at once.
     ///
     /// # Errors
     /// `EOPNOTSUPP`, `ENODEV` or `EXDEV` where the file system has no handles, or no id, that events could
@@ -206,6 +230,28 @@ impl Group {
                 interest.mask(),
                 directory.as_raw_fd(),
                 std::ptr::null(),
+            )
+        };
+        if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Listens to who opens, reads and executes a file, whose handle need only be located. In a group for reads.
+    /// Doing it again is harmless. The mark goes with the inode, whatever it is called.
+    ///
+    /// # Errors
+    /// As [`Group::mark`]; `ENOENT` also where `/proc` is not mounted.
+    pub fn mark_reads(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let path = FdPath::of(file);
+        let mask = libc::FAN_OPEN | libc::FAN_ACCESS | libc::FAN_OPEN_EXEC;
+        // SAFETY: the descriptors are borrowed, hence open during the call, and the path is a terminated string that
+        // outlives it; the kernel reads nothing else and keeps none of it.
+        let done = unsafe {
+            libc::fanotify_mark(
+                self.descriptor.as_raw_fd(),
+                libc::FAN_MARK_ADD,
+                mask,
+                libc::AT_FDCWD,
+                path.as_c_str().as_ptr(),
             )
         };
         if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -235,7 +281,7 @@ impl Group {
                 mask: raw.mask,
                 pid: (raw.pid > 0).then_some(raw.pid),
                 process,
-                directory: raw.place.map(|p| DirectoryId::new(p.fsid, p.kind, p.handle)),
+                place: raw.place.map(|p| ObjectId::new(p.fsid, p.kind, p.handle)),
                 name: raw.place.map(|p| p.name.to_vec()).unwrap_or_default(),
             });
         }
@@ -270,7 +316,7 @@ mod tests {
 
     /// `None`, said, where this process may not have a group.
     fn group() -> Option<Group> {
-        match Group::new() {
+        match Group::for_changes() {
             Ok(group) => Some(group),
             Err(e) => {
                 eprintln!("skipped: no fanotify group: {e}");
@@ -279,11 +325,11 @@ mod tests {
         }
     }
 
-    fn mark(group: &Group, path: &Path) -> DirectoryId {
+    fn mark(group: &Group, path: &Path) -> ObjectId {
         let directory = open::absolute(path, How::List).unwrap();
         group.mark(directory.as_fd(), Interest::Entries).unwrap();
         group.mark(directory.as_fd(), Interest::Entries).unwrap();
-        DirectoryId::of(directory.as_fd()).unwrap()
+        ObjectId::of(directory.as_fd()).unwrap()
     }
 
     fn wait_for(group: &Group, wanted: impl Fn(&Event) -> bool) -> Event {
@@ -307,14 +353,14 @@ mod tests {
 
         fs::write(inner.join("f"), "x").unwrap();
         let event = wait_for(&group, |e| e.name == b"f" && e.is(What::Changed));
-        assert_eq!(event.directory, Some(inner_id));
+        assert_eq!(event.place, Some(inner_id));
         assert_eq!(event.pid, Some(std::process::id().cast_signed()));
         assert_eq!(event.process.is_some(), group.names_processes());
         assert!(!event.is(What::Directory));
 
         fs::rename(&inner, top.path().join("other")).unwrap();
         let event = wait_for(&group, |e| e.name == b"other");
-        assert_eq!(event.directory, Some(outer_id));
+        assert_eq!(event.place, Some(outer_id));
         assert!(event.is(What::Named) && event.is(What::Directory));
     }
 
@@ -328,8 +374,8 @@ mod tests {
         mark(&group, top.path());
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
         let event = wait_for(&group, |e| e.is(What::Changed));
-        let itself = DirectoryId::of(open::absolute(&inner, How::List).unwrap().as_fd()).unwrap();
-        assert_eq!((event.directory, event.name.as_slice()), (Some(itself), b".".as_slice()));
+        let itself = ObjectId::of(open::absolute(&inner, How::List).unwrap().as_fd()).unwrap();
+        assert_eq!((event.place, event.name.as_slice()), (Some(itself), b".".as_slice()));
     }
 
     #[test]
@@ -343,5 +389,25 @@ mod tests {
         fs::write(top.path().join("last"), "x").unwrap();
         let first = wait_for(&group, |_| true);
         assert_eq!(first.name, b"last");
+    }
+
+    #[test]
+    fn who_reads_a_file_is_told_whatever_name_was_used() {
+        let Ok(group) = Group::for_reads() else { return eprintln!("skipped: no fanotify group") };
+        let top = tempfile::tempdir().unwrap();
+        let (file, other) = (top.path().join("f"), top.path().join("other-name"));
+        fs::write(&file, "x").unwrap();
+        fs::hard_link(&file, &other).unwrap();
+        let handle = open::absolute(&file, How::Locate).unwrap();
+        let id = ObjectId::of(handle.as_fd()).unwrap();
+        group.mark_reads(handle.as_fd()).unwrap();
+        group.mark_reads(handle.as_fd()).unwrap();
+
+        // Not an event: looking at it.
+        fs::metadata(&file).unwrap();
+        fs::read(&other).unwrap();
+        let event = wait_for(&group, |e| e.is(What::Read));
+        assert!(event.is(What::Opened) && !event.is(What::Executed));
+        assert_eq!((event.place, event.pid), (Some(id), Some(std::process::id().cast_signed())));
     }
 }

@@ -57,6 +57,14 @@ pub fn read(pid: i32) -> Option<Identity> {
     Some(Identity { pid, name, exe, arguments, uid, login_uid, started_us, parent, cgroup })
 }
 
+/// Device and inode of what a process executes: other than its path, the same in every mount namespace. `None` as
+/// for [`Identity::exe`].
+#[must_use]
+pub fn executable(pid: i32) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(format!("/proc/{pid}/exe")).ok().map(|m| (m.dev(), m.ino()))
+}
+
 /// Name, parent and start time alone: for a chain of parents.
 #[must_use]
 pub fn brief(pid: i32) -> Option<Stat> {
@@ -150,6 +158,7 @@ mod tests {
         };
         assert_eq!(known.arguments.as_deref(), Some(b"cat\0-\0".as_slice()));
         assert!(known.exe.unwrap().ends_with(b"cat"));
+        assert!(executable(pid).is_some() && executable(pid) != executable(std::process::id().cast_signed()));
         assert_eq!(known.uid, Some(rustix::process::getuid().as_raw()));
         assert_eq!(known.parent, std::process::id().cast_signed());
         assert!(known.started_us <= crate::clock::boottime_micros());
@@ -164,6 +173,7 @@ mod tests {
         // A zombie: the number is still its own, and its name is left.
         assert!(exists(process.as_fd()));
         let zombie = read(pid).unwrap();
+        assert_eq!(executable(pid), None);
         assert_eq!((zombie.name.as_slice(), zombie.exe, zombie.arguments), (b"cat".as_slice(), None, None));
         child.wait().unwrap();
         assert!(!exists(process.as_fd()));

@@ -180,6 +180,18 @@ impl Root {
         Ok(found)
     }
 
+    /// A handle on a regular file, which names it and opens nothing.
+    ///
+    /// # Errors
+    /// What openat2(2) says; `InvalidInput` where something else than a regular file is there.
+    pub fn locate_file(&self, path: &RelPath) -> io::Result<OwnedFd> {
+        let handle = self.open_beneath(path, How::Locate)?;
+        match stat::of(handle.as_fd())?.kind {
+            stat::FileType::RegularFile => Ok(handle),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        }
+    }
+
     /// Opens a path beneath this root; never follows a symbolic link.
     pub(crate) fn open_beneath(&self, path: &RelPath, how: How) -> io::Result<OwnedFd> {
         self.resolver.open(self.fd.as_fd(), path.as_path(), how)

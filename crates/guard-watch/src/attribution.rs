@@ -13,6 +13,8 @@ use guard_model::finding::{Actor, Confidence};
 use guard_model::path::escape;
 use guard_sys::identity::{self, Identity};
 
+use crate::readers::By;
+
 /// Ancestors that are named; a chain of shells is not longer in practice.
 const PARENTS: usize = 16;
 /// Characters of a command line that are kept.
@@ -33,49 +35,65 @@ struct Known {
     at: Instant,
     /// Keeps the number from meaning another process without our seeing it.
     process: OwnedFd,
-    actor: Arc<Actor>,
+    by: Arc<By>,
 }
 
 impl Attribution {
     /// `None` for this very process, whose deeds are in the ledger, and where the kernel names nobody.
     pub(crate) fn of(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<Actor>> {
+        self.by(pid, process).map(|by| Arc::clone(&by.actor))
+    }
+
+    /// The same with what tells whether it is somebody who is expected.
+    pub(crate) fn reader(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<By>> {
+        self.by(pid, process)
+    }
+
+    fn by(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<By>> {
         let pid = pid?;
         if u32::try_from(pid) == Ok(std::process::id()) {
             return None;
         }
-        let Some(process) = process else { return Some(Arc::new(nameless(pid))) };
+        let Some(process) = process else { return Some(Arc::new(By::nameless(pid))) };
         let now = Instant::now();
         if let Some(known) = self.recent.get(&pid)
             && now.duration_since(known.at) < FRESH
             && identity::exists(known.process.as_fd())
         {
-            return Some(Arc::clone(&known.actor));
+            return Some(Arc::clone(&known.by));
         }
-        let actor = Arc::new(resolve(pid, &process));
-        if actor.confidence == Confidence::Verified {
+        let by = Arc::new(resolve(pid, &process));
+        if by.actor.confidence == Confidence::Verified {
             if self.recent.len() >= REMEMBERED {
                 self.recent.retain(|_, known| now.duration_since(known.at) < FRESH);
             }
             if self.recent.len() < REMEMBERED {
-                self.recent.insert(pid, Known { at: now, process, actor: Arc::clone(&actor) });
+                self.recent.insert(pid, Known { at: now, process, by: Arc::clone(&by) });
             }
         } else {
             self.recent.remove(&pid);
         }
-        Some(actor)
+        Some(by)
     }
 }
 
-fn resolve(pid: i32, process: &OwnedFd) -> Actor {
-    let Some(found) = identity::read(pid) else { return nameless(pid) };
+impl By {
+    fn nameless(pid: i32) -> Self {
+        Self { actor: Arc::new(nameless(pid)), executable: None, service: None }
+    }
+}
+
+fn resolve(pid: i32, process: &OwnedFd) -> By {
+    let Some(found) = identity::read(pid) else { return By::nameless(pid) };
+    let executable = identity::executable(pid);
     let parents = parents_of(&found);
     if !identity::exists(process.as_fd()) {
         // It may have been read of another process with the same number.
-        return nameless(pid);
+        return By::nameless(pid);
     }
     let confidence = if found.exe.is_some() { Confidence::Verified } else { Confidence::Exited };
     let cgroup = found.cgroup.as_deref().map(escape).unwrap_or_default();
-    Actor {
+    let actor = Actor {
         pid,
         comm: Some(escape(&found.name)),
         exe: found.exe.as_deref().map(escape),
@@ -87,7 +105,8 @@ fn resolve(pid: i32, process: &OwnedFd) -> Actor {
         unit: unit_of(&cgroup),
         container: container_of(&cgroup),
         confidence,
-    }
+    };
+    By { actor: Arc::new(actor), executable, service: service_of(&cgroup) }
 }
 
 fn nameless(pid: i32) -> Actor {
@@ -148,6 +167,11 @@ fn unit_of(cgroup: &str) -> Option<String> {
     last(".service").or_else(|| last(".scope")).map(str::to_owned)
 }
 
+/// The outermost service or scope: a control group's owner may make others inside and call them as it likes.
+fn service_of(cgroup: &str) -> Option<String> {
+    cgroup.split('/').find(|part| part.ends_with(".service") || part.ends_with(".scope")).map(str::to_owned)
+}
+
 /// The container that a control group belongs to: 64 hexadecimal digits, as Docker, containerd, CRI-O and
 /// Podman name them, with a prefix (`docker-`, `libpod-`, `crio-`) or without.
 fn container_of(cgroup: &str) -> Option<String> {
@@ -176,6 +200,10 @@ mod tests {
         let inner = "/user.slice/user@1000.service/app.slice/run-1.scope";
         assert_eq!(unit_of(inner).as_deref(), Some("user@1000.service"));
         assert_eq!((unit_of("/"), container_of("/")), (None, None));
+        // Whoever has a service manager of his own calls his units as he likes.
+        let own = "/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service";
+        assert_eq!(service_of(own).as_deref(), Some("user@1000.service"));
+        assert_eq!(service_of("/system.slice/docker.service/x.service").as_deref(), Some("docker.service"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guard_sys::fanotify::{DirectoryId, Event, Group, Interest as Listen, What};
+use guard_sys::fanotify::{Event, Group, Interest as Listen, ObjectId, What};
 use guard_sys::open::{self, How, Resolver};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
@@ -32,7 +32,7 @@ use crate::inotify;
 const BUFFER: usize = 8192;
 
 /// Directories by their handles.
-type Directories = Mutex<HashMap<DirectoryId, PathBuf>>;
+type Directories = Mutex<HashMap<ObjectId, PathBuf>>;
 
 struct Shared {
     group: Group,
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn directories(&self) -> MutexGuard<'_, HashMap<DirectoryId, PathBuf>> {
+    fn directories(&self) -> MutexGuard<'_, HashMap<ObjectId, PathBuf>> {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -49,7 +49,7 @@ impl Shared {
 struct Fanotify {
     shared: Arc<Shared>,
     /// Which handle a path was given, to forget it by.
-    handles: HashMap<PathBuf, DirectoryId>,
+    handles: HashMap<PathBuf, ObjectId>,
     interest: Interest,
     slash: OwnedFd,
     stop: Arc<OwnedFd>,
@@ -76,7 +76,7 @@ impl Fanotify {
             let what = what.to_owned();
             move |e: std::io::Error| format!("{what}: {e}")
         };
-        let group = Group::new().map_err(failed("no fanotify group"))?;
+        let group = Group::for_changes().map_err(failed("no fanotify group"))?;
         let shared = Arc::new(Shared { group, directories: Directories::default() });
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("no event descriptor")(e.into()))?;
@@ -128,7 +128,7 @@ impl Fanotify {
         } else {
             Resolver::detect().open(self.slash.as_fd(), beneath, How::List)?
         };
-        let id = DirectoryId::of(directory.as_fd())?;
+        let id = ObjectId::of(directory.as_fd())?;
         self.shared.directories().insert(id.clone(), path.to_owned());
         if let Err(e) = self.shared.group.mark(directory.as_fd(), listen) {
             self.shared.directories().remove(&id);
@@ -144,7 +144,7 @@ impl Fanotify {
 
     /// Unless it is known by another path meanwhile: it was moved there. The mark itself stays on the
     /// inode, wherever that is now; its events mean nothing any more.
-    fn drop_handle(&self, id: &DirectoryId, path: &Path) {
+    fn drop_handle(&self, id: &ObjectId, path: &Path) {
         let mut directories = self.shared.directories();
         if directories.get(id).is_some_and(|known| known == path) {
             directories.remove(id);
@@ -261,7 +261,7 @@ impl Reader {
 
     fn path_of(&self, event: &Event) -> Option<PathBuf> {
         let directories = self.shared.directories();
-        let directory = directories.get(event.directory.as_ref()?)?;
+        let directory = directories.get(event.place.as_ref()?)?;
         Some(if event.name == b"." {
             directory.clone()
         } else {

@@ -4,7 +4,8 @@
 //! threads, so a storm in one tree neither delays nor overflows another. The
 //! reader's callback only drops access events and adds a path to a set; the
 //! worker adds and removes watches and hands [`Hint`]s on. One more thread waits
-//! for the mount table, which no inotify event tells of.
+//! for the mount table, which no inotify event tells of. Who merely reads is told
+//! by [`Readers`], apart from all that.
 //!
 //! Architecture invariant: nothing here compares, hashes or believes anything.
 //! A hint says where to look; an observation made elsewhere decides. Whatever
@@ -23,6 +24,7 @@ mod hint;
 mod inbox;
 mod inotify;
 mod mounts;
+mod readers;
 mod tree;
 mod watcher;
 
@@ -31,4 +33,5 @@ mod tests;
 
 pub use error::WatchError;
 pub use hint::{EnvId, Hint, WatchReport};
+pub use readers::{Accessed, By as ReadBy, ReadHint, Readers};
 pub use watcher::{Source, Watcher};

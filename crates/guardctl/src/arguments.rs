@@ -99,18 +99,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         list: AlertList,
     },
-    /// What is recorded of a path, and who changed it when
-    #[command(allow_missing_positional = true)]
+    /// What is recorded of a path, and who changed it when; with --reads who opened or read it
     #[command(
-        after_help = "Examples:\n  guardctl who production backend/app/main.py\n  guardctl who .env.prod\n  guardctl who /srv/app/.env.prod"
+        after_help = "Examples:\n  guardctl who production backend/app/main.py\n  guardctl who .env.prod\n  guardctl who /srv/app/.env.prod\n  guardctl who --reads\n  guardctl who --reads production .env.prod"
+    )]
+    #[command(
+        override_usage = "guardctl who [OPTIONS] [ENV] <PATH>\n       guardctl who [OPTIONS] --reads [ENV] [PATH]"
     )]
     Who {
-        /// The environment
-        #[arg(value_name = "ENV")]
-        environment: Option<String>,
-        /// The path
-        #[arg(value_name = "PATH", required = true)]
-        path: OsString,
+        /// Who opened or read it; only sensitive files are followed. Without a path: all of them
+        #[arg(long)]
+        reads: bool,
+        /// The path; the environment may stand before it
+        #[arg(value_name = "PATH", num_args = 1..=2, required_unless_present = "reads")]
+        place: Vec<OsString>,
     },
     /// The ledger: everything that happened; verify it, take it off the host
     ///

@@ -5,6 +5,7 @@
 //! test, so they cross by it.
 
 use guard_api::{Time, wire};
+use guard_model::access::Reading;
 use guard_model::baseline::Totals;
 use guard_model::seal::Skip;
 use guard_model::state::{Gap, LastRehash, Window};
@@ -61,6 +62,10 @@ pub(crate) fn entry(e: &Entry) -> Option<wire::Entry> {
 
 pub(crate) fn finding(f: &Finding) -> Option<wire::Finding> {
     cross(f)
+}
+
+pub(crate) fn reading(r: &Reading) -> Option<wire::Reading> {
+    cross(r)
 }
 
 /// In what a path differs.

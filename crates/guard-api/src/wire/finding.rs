@@ -150,6 +150,8 @@ pub enum Change {
     LockFile,
     /// The root or one of its ancestors is not what was locked.
     Root,
+    /// Nothing differs: somebody who is not expected to opened or read it.
+    Read,
     /// Said by a later daemon.
     #[serde(other)]
     Unknown,
@@ -177,6 +179,7 @@ impl Change {
             Self::Seal => "seal",
             Self::LockFile => "lock_file",
             Self::Root => "root",
+            Self::Read => "read",
             Self::Unknown => "unknown",
         }
     }

@@ -3,6 +3,7 @@
 //! Enumerations know one value more, `Unknown`, for what a later daemon says;
 //! unknown fields are ignored. An absent value is written as `null`.
 
+mod access;
 mod alert;
 mod backup;
 mod finding;
@@ -10,6 +11,7 @@ mod restore;
 mod result;
 mod status;
 
+pub use access::{Access, Reading};
 pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
 pub use backup::{Backup, BackupProof, BackupProofState, BackupProofs, BackupResult, BackupState, Proven};
 pub use finding::{Actor, Change, Confidence, Entry, Finding, Kind};
@@ -19,5 +21,6 @@ pub use result::{
     VerifyResult,
 };
 pub use status::{
-    Daemon, Environment, Gap, GapCause, Head, Rehash, SealState, Sink, State, Totals, WatchState, Window,
+    Daemon, Environment, Gap, GapCause, Head, ReadState, Rehash, SealState, Sink, State, Totals, WatchState,
+    Window,
 };

@@ -92,6 +92,26 @@ pub struct WatchState {
     /// Literal patterns that match nothing.
     #[serde(default)]
     pub unmatched: Vec<String>,
+    /// How it is told who reads sensitive files; `None` where there are none.
+    #[serde(default)]
+    pub reads: Option<ReadState>,
+}
+
+/// How it is told who reads sensitive files.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReadState {
+    /// `fanotify` or `none`.
+    pub by: String,
+    /// Files that are followed.
+    pub files: u64,
+    /// Why nothing, or not everything, is followed.
+    pub why: Option<String>,
+    /// The configuration says who is expected: anybody else is an alert.
+    #[serde(default)]
+    pub expects: bool,
+    /// What cannot be seen.
+    #[serde(default)]
+    pub blind: Vec<String>,
 }
 
 /// The last time every protected file was read.

@@ -45,6 +45,7 @@ fn note_paths(db: &Connection, environment: &str, record: &Record) -> rusqlite::
         Event::AlertSettled { paths, .. }
         | Event::Accepted { paths, .. }
         | Event::Quarantined { paths, .. } => paths.iter().try_for_each(|p| note(p)),
+        Event::Accessed { readings, .. } => readings.iter().try_for_each(|r| note(&r.path)),
         Event::Restored { paths, .. } => paths.iter().try_for_each(|p| note(&p.path.to_string())),
         _ => Ok(()),
     }
@@ -102,11 +103,11 @@ fn alert(db: &Connection, record: &Record) -> rusqlite::Result<()> {
     match &record.event {
         Event::AlertOpened { findings, .. } | Event::AlertGrew { findings, .. } => {
             let mut insert = db.prepare_cached(
-                "INSERT INTO alert_paths (alert, path, settled) VALUES (?1, ?2, 0)
-                 ON CONFLICT (alert, path) DO UPDATE SET settled = 0",
+                "INSERT INTO alert_paths (alert, path, settled) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (alert, path) DO UPDATE SET settled = ?3",
             )?;
             for finding in findings {
-                insert.execute(params![id, finding.path])?;
+                insert.execute(params![id, finding.path, !finding.is_difference()])?;
             }
             reviewed = false;
         }

@@ -192,20 +192,43 @@ impl Index {
         self.with(|db| db.query_row(sql, [number(id)], read).optional())
     }
 
-    /// The last records that tell of a path (escaped), newest first.
+    /// The last records that tell of changes of a path (escaped), newest first.
     ///
     /// # Errors
     /// [`StoreError::Index`], [`StoreError::Io`], [`StoreError::Damaged`] where
     /// the ledger no longer holds what was indexed.
     pub fn path_history(&self, environment: &str, path: &str, limit: u64) -> Result<Vec<Record>, StoreError> {
+        // Reads must not crowd out the changes.
         let sql = "SELECT r.seq, r.segment, r.offset, r.length FROM paths p JOIN records r ON r.seq = p.seq
-                   WHERE p.environment = ?1 AND p.path = ?2 ORDER BY p.seq DESC LIMIT ?3";
+                   WHERE p.environment = ?1 AND p.path = ?2 AND r.event <> 'accessed' ORDER BY p.seq DESC LIMIT ?3";
         let values = vec![
             Value::Text(environment.to_owned()),
             Value::Text(path.to_owned()),
             Value::Integer(number(limit)),
         ];
         self.places(sql, values)?.iter().map(|p| self.read_record(p)).collect()
+    }
+
+    /// The last records that tell of reads, of one path (escaped) or of any, newest first.
+    ///
+    /// # Errors
+    /// As [`Index::path_history`].
+    pub fn reads(
+        &self,
+        environment: &str,
+        path: Option<&str>,
+        limit: u64,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut sql = "SELECT r.seq, r.segment, r.offset, r.length FROM records r
+                       WHERE r.environment = ?1 AND r.event = 'accessed'"
+            .to_owned();
+        let mut values = vec![Value::Text(environment.to_owned()), Value::Integer(number(limit))];
+        if let Some(path) = path {
+            sql.push_str(" AND EXISTS (SELECT 1 FROM paths p WHERE p.environment = ?1 AND p.path = ?3 AND p.seq = r.seq)");
+            values.push(Value::Text(path.to_owned()));
+        }
+        sql.push_str(" ORDER BY r.seq DESC LIMIT ?2");
+        self.places(&sql, values)?.iter().map(|p| self.read_record(p)).collect()
     }
 
     /// The last records that the filter wants, newest first.

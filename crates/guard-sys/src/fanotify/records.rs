@@ -70,6 +70,8 @@ pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<Raw<'a>>, Malforme
         match kind {
             libc::FAN_EVENT_INFO_TYPE_PIDFD => raw.pidfd = i32::from_ne_bytes(array(body, 0)?),
             libc::FAN_EVENT_INFO_TYPE_DFID_NAME => raw.place = Some(place(body, true)?),
+            // A group for reads asks for this one alone.
+            libc::FAN_EVENT_INFO_TYPE_FID if raw.place.is_none() => raw.place = Some(place(body, false)?),
             libc::FAN_EVENT_INFO_TYPE_DFID => raw.place = Some(place(body, false)?),
             _ => {}
         }

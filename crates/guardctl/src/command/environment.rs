@@ -1,9 +1,9 @@
 //! Commands about an environment as a whole: status, lock, unlock, check, diff, accept, who, reload.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::time::Duration;
 
-use guard_api::method::{self, Accept, Check, Diff, Lock, Reload, Status, Who};
+use guard_api::method::{self, Accept, Check, Diff, Lock, Reads, Reload, Status, Who};
 use guard_api::{Exit, Known};
 
 use super::look;
@@ -12,7 +12,7 @@ use crate::ctl::{Ctl, Outcome};
 use crate::failure::Failure;
 use crate::place::{Place, resolve, without_slash};
 use crate::refusal;
-use crate::view::{outcome, path, status};
+use crate::view::{outcome, path, reads, status};
 
 pub(crate) fn status(ctl: &mut Ctl, only: Option<&str>) -> Outcome {
     let mut answer = ctl.call("show the status", &Status {})?;
@@ -143,8 +143,13 @@ pub(crate) fn accept(ctl: &mut Ctl, typed: &[OsString], reason: Option<String>) 
     Ok(Exit::Done)
 }
 
-pub(crate) fn who(ctl: &mut Ctl, environment: Option<String>, typed: &OsStr) -> Outcome {
-    let word = [typed.to_owned()];
+pub(crate) fn who(ctl: &mut Ctl, typed: &[OsString]) -> Outcome {
+    let (environment, typed) = match typed {
+        [environment, path] => (Some(crate::place::escaped(environment)), path),
+        [path] => (None, path),
+        _ => return Err(Failure::usage("name a path").hint("guardctl who [ENV] PATH")),
+    };
+    let word = [typed.clone()];
     // A single relative path needs no environments to be understood.
     let place = if environment.is_none() && !crate::place::escaped(typed).starts_with('/') {
         Place { environment: None, paths: vec![crate::place::escaped(typed)] }
@@ -160,6 +165,19 @@ pub(crate) fn who(ctl: &mut Ctl, environment: Option<String>, typed: &OsStr) -> 
         ctl.print_json(&answer.json)?;
     } else {
         ctl.print(&path::text(look(ctl), &answer.value))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) fn who_reads(ctl: &mut Ctl, typed: &[OsString]) -> Outcome {
+    let place = resolve(ctl, "look up who read", typed, None)?;
+    let path = place.paths.into_iter().next();
+    let path = path.map(|p| without_slash(p.strip_prefix("./").filter(|p| !p.is_empty()).unwrap_or(&p)));
+    let answer = ctl.call("look up who read", &Reads { environment: place.environment, path })?;
+    if ctl.json {
+        ctl.print_json(&answer.json)?;
+    } else {
+        ctl.print(&reads::text(look(ctl), &answer.value))?;
     }
     Ok(Exit::Done)
 }

@@ -20,7 +20,8 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
         Command::Status { environment } => environment::status(ctl, environment.as_deref()),
         Command::Watch { environment } => watch::watch(ctl, environment),
         Command::Alerts { command, list } => alerts::dispatch(ctl, command, list),
-        Command::Who { environment, path } => environment::who(ctl, environment, &path),
+        Command::Who { reads: true, place } => environment::who_reads(ctl, &place),
+        Command::Who { reads: false, place } => environment::who(ctl, &place),
         Command::Log { command, show } => log::dispatch(ctl, command, show),
         Command::Lock { environment, reason, anyway, break_links } => {
             environment::lock(ctl, environment, reason, anyway, break_links)

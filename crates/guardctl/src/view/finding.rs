@@ -18,6 +18,7 @@ fn verb(f: &Finding) -> (Tone, &'static str) {
     match f.change.as_slice() {
         [Change::Created, ..] => (Tone::Warn, "created"),
         [Change::Deleted, ..] => (Tone::Bad, "deleted"),
+        [Change::Read] => (Tone::Bad, "read"),
         _ => (Tone::Warn, "changed"),
     }
 }
@@ -29,6 +30,10 @@ pub(crate) fn list(look: Look, findings: &[Finding], total: u64) -> String {
         let (tone, verb) = verb(f);
         let what = match verb {
             "changed" => changes(f),
+            "read" => match &f.actor {
+                Some(a) => format!("by {}", program(a)),
+                None => String::new(),
+            },
             _ => kind(f).to_owned(),
         };
         let restored = if f.restored { " (put back)" } else { "" };
@@ -99,6 +104,8 @@ fn attributes(f: &Finding, t: &mut Table) {
             }
             t.row([dim("was"), short_entry(e).into()]);
         }
+        // By whom follows.
+        (None, None) if f.change.as_slice() == [Change::Read] => {}
         (None, None) => t.row([dim("differs"), changes(f).into()]),
     }
 }
@@ -151,9 +158,12 @@ fn difference(change: Change, b: &Entry, a: &Entry) -> String {
         Change::Target => arrow(target(b), target(a)),
         Change::Xattr => xattrs(b, a),
         Change::Type => arrow(short_entry(b), short_entry(a)),
-        Change::Created | Change::Deleted | Change::LockFile | Change::Root | Change::Unknown => {
-            arrow(short_entry(b), short_entry(a))
-        }
+        Change::Created
+        | Change::Deleted
+        | Change::LockFile
+        | Change::Root
+        | Change::Read
+        | Change::Unknown => arrow(short_entry(b), short_entry(a)),
     }
 }
 

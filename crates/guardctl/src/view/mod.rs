@@ -9,6 +9,7 @@ pub(crate) mod baseline;
 pub(crate) mod finding;
 pub(crate) mod outcome;
 pub(crate) mod path;
+pub(crate) mod reads;
 pub(crate) mod record;
 pub(crate) mod restore;
 pub(crate) mod status;

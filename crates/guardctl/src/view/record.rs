@@ -1,13 +1,13 @@
 //! Ledger records: one line each.
 
 use guard_api::Time;
-use guard_api::wire::{Finding, GapCause, Record, Severity, Totals};
+use guard_api::wire::{Finding, GapCause, Reading, Record, Severity, Totals};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Look, alert, finding, status};
 use crate::quantity::{absolute, bytes, counted, len, milliseconds};
-use crate::safe::{line_json, safe};
+use crate::safe::{Safe, line_json, safe};
 use crate::terminal::Tone;
 
 /// How many findings of an alert are named.
@@ -134,6 +134,22 @@ fn words(r: &Record) -> (Tone, String) {
         }
         "put_back_stopped" => {
             (Tone::Bad, format!("not put back any more (alert {}): {}", w("alert"), w("why")))
+        }
+        "accessed" => {
+            let readings: Vec<Reading> = field(r, "readings").unwrap_or_default();
+            let more = if r.fields.contains_key("missed") {
+                format!(", and more: {}", w("missed"))
+            } else {
+                String::new()
+            };
+            let what = match readings.as_slice() {
+                [one] => {
+                    let by = one.actor.as_ref().map_or("a process".to_owned(), finding::program);
+                    format!("{} opened by {by}", Safe(&one.path))
+                }
+                many => format!("sensitive files opened by {}", counted(len(many), "reader")),
+            };
+            (Tone::Plain, format!("{what}{more}"))
         }
         "gap_opened" => {
             let why = field::<GapCause>(r, "cause").map_or("?", status::cause);

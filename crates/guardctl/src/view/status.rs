@@ -1,7 +1,7 @@
 //! Is it locked, since when, by whom, why, is it watched, is anything wrong.
 
 use guard_api::method::StatusReply;
-use guard_api::wire::{Daemon, Environment, Gap, GapCause, State, WatchState};
+use guard_api::wire::{Daemon, Environment, Gap, GapCause, ReadState, State, WatchState};
 
 use super::Look;
 use crate::quantity::{absolute, both, bytes, count, counted, len, milliseconds, relative, span};
@@ -97,6 +97,9 @@ fn environment(look: Look, e: &Environment, degraded: bool) -> String {
     if e.generation.is_some() {
         t.row([dim("watch"), watch(e)]);
         t.row([dim("rehash"), rehash(look, e).into()]);
+        if let Some(r) = &e.watch.reads {
+            t.row([dim("reads"), reads(r)]);
+        }
     }
     for g in &e.watch.gaps {
         t.row([dim("gap"), gap(look, g)]);
@@ -291,6 +294,19 @@ fn gap(look: Look, g: &Gap) -> Cell {
             Cell::toned(tone, format!("closed, {from} for {}: {why}{verified}{found}", milliseconds(length)))
         }
     }
+}
+
+/// How it is told who reads sensitive files.
+fn reads(r: &ReadState) -> Cell {
+    let files = counted(r.files, "sensitive file");
+    let said = match (&r.why, r.by.as_str()) {
+        (Some(why), "none") => return Cell::toned(Tone::Warn, format!("not told ({})", Safe(why))),
+        (Some(why), by) => return Cell::toned(Tone::Warn, format!("{} on {files}; {}", Safe(by), Safe(why))),
+        (None, "none") => "no sensitive file to follow".to_owned(),
+        (None, by) => format!("{} on {files}", Safe(by)),
+    };
+    let alerts = if r.expects { "" } else { ", recorded only: no `readers` are configured" };
+    Cell::toned(Tone::Plain, format!("{said}{alerts}"))
 }
 
 /// What is not watched and what means nothing.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use guard_api::method::{
     Accept, AcknowledgeAlert, Check, CreateBackup, Diff, DrillBackup, ExportBackup, ExportBaseline,
     ExportLog, GetInfo, GetInfoReply, GetInterfaceDescription, GetInterfaceDescriptionReply, InitBackup,
-    ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reload, Restore, ShowAlert,
-    Status, StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
+    ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reads, Reload, Restore,
+    ShowAlert, Status, StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
 };
 use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
 use guard_model::RelPath;
@@ -165,6 +165,7 @@ fn right_of(method: &str) -> Option<Right> {
         | ListBaselines::NAME
         | ListBackups::NAME
         | Who::NAME
+        | Reads::NAME
         | GetInfo::NAME
         | GetInterfaceDescription::NAME => Right::Read,
         _ => return None,
@@ -278,6 +279,7 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
         PinBackup::NAME => backups::pin(daemon, peer, &parameters(call)?, out).await,
         ExportBackup::NAME => backups::export(daemon, &parameters(call)?, out).await,
         Who::NAME => reading::who(daemon, parameters(call)?, out).await,
+        Reads::NAME => reading::reads(daemon, parameters(call)?, out).await,
         VerifyLog::NAME => reading::verify_log(daemon, out).await,
         Watch::NAME => streams::watch(daemon, &parameters(call)?, out).await,
         Log::NAME => streams::log(daemon, &parameters(call)?, out).await,

@@ -4,8 +4,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use guard_api::method::{
-    ListAlerts, ListAlertsReply, ListBaselines, ListBaselinesReply, ShowAlert, ShowAlertReply, Step, Who,
-    WhoReply,
+    ListAlerts, ListAlertsReply, ListBaselines, ListBaselinesReply, Reads, ReadsReply, ShowAlert,
+    ShowAlertReply, Step, Who, WhoReply,
 };
 use guard_api::wire::{self, PathEvent};
 use guard_api::{Known, Time};
@@ -137,6 +137,22 @@ pub(super) async fn who(daemon: &Daemon, asked: Who, out: &mut Out) -> Result<()
         history: records.iter().flat_map(|r| path_events(r, &path)).collect(),
         path,
     };
+    Ok(out.last(&reply).await?)
+}
+
+pub(super) async fn reads(daemon: &Daemon, asked: Reads, out: &mut Out) -> Result<(), Ended> {
+    let warden = daemon.warden(asked.environment.as_deref())?;
+    let path = asked.path.as_deref().map(|path| path_of(path, "path")).transpose()?.map(|p| p.to_string());
+    let read = || daemon.house.index().reads(&warden.name, path.as_deref(), HISTORY);
+    let records = tokio::task::block_in_place(read).map_err(failed)?;
+    let mut reply =
+        ReadsReply { environment: warden.name.clone(), path, reads: Vec::new(), missed: Vec::new() };
+    for record in records.iter().rev() {
+        let Event::Accessed { readings, missed } = &record.event else { continue };
+        let wanted = readings.iter().filter(|r| reply.path.as_ref().is_none_or(|path| *path == r.path));
+        reply.reads.extend(wanted.filter_map(cross::reading));
+        reply.missed.extend(missed.clone());
+    }
     Ok(out.last(&reply).await?)
 }
 

@@ -30,6 +30,7 @@ impl Warden {
         report.read.into_iter().for_each(|path| self.touches.was_read(path, now_us));
         let seen: Vec<RelPath> =
             report.clean.iter().chain(report.differences.iter().map(|(d, _)| &d.path)).cloned().collect();
+        seen.iter().for_each(|path| self.follow_reads_again(path));
         let root = self.root.as_ref().map(|r| r.path().to_owned());
         let mut findings: Vec<Weighed> = report.differences.into_iter().map(weigh).collect();
         told_commands::redact(&mut findings, &self.policy());

@@ -81,6 +81,7 @@ impl Warden {
                 self.troubles.end(Topic::Root);
                 self.recover();
                 self.watch();
+                self.follow_reads();
                 true
             }
             Err(e) => {

@@ -14,6 +14,7 @@ mod guard;
 mod observer;
 mod outcomes;
 mod raise;
+mod reads;
 mod repository;
 mod restore;
 mod scans;
@@ -69,6 +70,8 @@ pub(crate) enum Message {
     Tree(RelPath),
     /// Hints may have been lost.
     Gap(GapCause, String),
+    /// Sensitive files were opened or read.
+    Reads(guard_watch::ReadHint),
     /// The observer is done with a batch.
     Observed(Box<Report>),
     /// A scan ended.
@@ -144,6 +147,7 @@ pub(crate) struct Warden {
     touches: Touches,
     raised: Raised,
     gaps: Gaps,
+    reads: reads::Reads,
     running: Option<Running>,
     scans: scans::Scans,
     seal_rounds: Option<seal_rounds::SealRounds>,
@@ -223,6 +227,7 @@ impl Warden {
             observing: false,
             touches: Touches::default(),
             raised: Raised::from_alerts(&open),
+            reads: reads::Reads::from_alerts(&open),
             running: None,
             scans: scans::Scans::default(),
             seal_rounds: None,
@@ -289,6 +294,7 @@ impl Warden {
             Message::Touch(path, actor) => self.touches.add(path, Reach::IfReplaced, actor),
             Message::Tree(path) => self.touches.add(path, Reach::Below, None),
             Message::Gap(cause, detail) => self.hints_lost(cause, detail),
+            Message::Reads(hint) => self.heard_of_reads(hint),
             Message::Observed(report) => self.take_report(*report),
             Message::Scanned(end) => self.scan_ended(*end),
             Message::Finished(finished) => self.operation_ended(*finished),
@@ -328,6 +334,7 @@ impl Warden {
             self.see_acknowledged_stops();
             self.scan_in_time();
             self.look_after_seal();
+            self.tell_reads_in_time();
         }
         self.close_gaps();
     }
@@ -417,6 +424,7 @@ impl Warden {
             // What these alerts hold is known again by reading it back.
             if let Ok(open) = self.ward.house.index().alerts(Some(&self.ward.name), AlertScope::Unresolved) {
                 self.raised = Raised::from_alerts(&open);
+                self.reads.know(&open);
             }
         }
     }
@@ -438,6 +446,7 @@ impl Warden {
 
     fn stop_work(&mut self) {
         use std::sync::atomic::Ordering;
+        self.tell_all_reads();
         if let Some(running) = &self.running {
             running.work.cancel.store(true, Ordering::Relaxed);
             // It undoes what it began, or has committed: either way it reports.

@@ -140,6 +140,7 @@ impl Warden {
         self.take_in(&done.records);
         self.troubles.end(Topic::Operation);
         self.load_baseline();
+        self.follow_reads();
         // Until the lock file says so, too, the plan stays and tells the next start why it does not.
         if self.renew_lock_file() {
             self.clear_plan();
@@ -273,6 +274,7 @@ impl Warden {
     fn accepted(&mut self, paths: Vec<RelPath>, done: AcceptDone) -> guard_api::method::AcceptReply {
         self.take_in(&done.records);
         self.load_baseline();
+        self.follow_reads();
         // Until the lock file says so, too, the plan stays and tells the next start why it does not.
         if self.renew_lock_file() {
             self.clear_plan();

@@ -35,7 +35,7 @@ impl Raised {
     pub(super) fn from_alerts(alerts: &[Alert]) -> Self {
         let mut by_path = HashMap::new();
         for alert in alerts {
-            for f in alert.findings.iter().filter(|f| !alert.settled.contains(&f.path)) {
+            for f in alert.findings.iter().filter(|f| f.is_difference() && !alert.settled.contains(&f.path)) {
                 by_path.insert(f.path.clone(), Reported::of(Some(alert.id), f));
             }
         }

@@ -88,6 +88,7 @@ impl Warden {
                 gaps: self.state.gaps.iter().filter_map(wire::gap).collect(),
                 skipped: self.skipped(),
                 unmatched: self.left_out.unmatched.clone(),
+                reads: self.read_state(),
             },
             last_rehash: self.state.last_rehash.as_ref().map(wire::rehash),
             rehash_seconds: self.config.rehash.as_secs(),
@@ -105,6 +106,7 @@ impl Warden {
         all.extend(self.left_out.scan_trouble.clone().map(|why| format!("the last scan failed: {why}")));
         all.extend(self.put_back_stops());
         all.extend(self.watch_report.trouble());
+        all.extend(self.read_trouble());
         if !self.unwritten.is_empty() {
             all.push(format!("{} events wait to be written to the ledger", self.unwritten.len()));
         }

@@ -27,6 +27,7 @@ mod links;
 mod lock_files;
 mod random_trees;
 mod raw;
+mod reads;
 mod repositories;
 mod restarts;
 mod restoring;

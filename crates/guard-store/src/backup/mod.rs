@@ -26,6 +26,7 @@ mod proofs;
 mod reader;
 mod sealed;
 mod store;
+mod unpacking;
 mod verify;
 mod writer;
 
@@ -35,6 +36,7 @@ pub use keep::{HeldBack, Pin, Pruned};
 pub use keys::{BackupKeys, HOST_IDENTITY, RECOVERY_RECIPIENT, RecoveryKey};
 pub use reader::{Backup, Entries};
 pub use store::{Backups, Listed, Remembered, Which};
+pub use unpacking::Unpacking;
 pub use verify::{Pulse, Scope, Verified};
 pub use writer::{BackupDraft, BackupWriter, Made, Stored};
 

@@ -257,7 +257,7 @@ impl Backups {
         Backup::new(dir, manifest, digest, keys.clone())
     }
 
-    fn pack_of(&self, digest: &Digest) -> Result<Digest, BackupError> {
+    pub(super) fn pack_of(&self, digest: &Digest) -> Result<Digest, BackupError> {
         let found = |held: &Held| held.find(digest).map(|(_, pack)| pack.file.sha256);
         if let Some(pack) = found(&self.held()) {
             return Ok(pack);

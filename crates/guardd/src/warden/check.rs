@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use guard_api::Known;
 use guard_api::wire::{CheckResult, DiffResult};
 use guard_model::RelPath;
+use guard_store::backup::Unpacking;
 
 use super::commands::{Reply, answer};
 use super::findings::finding;
@@ -71,7 +72,7 @@ impl Warden {
         }
         let generation = self.held.as_ref().map_or(0, |h| h.manifest.generation);
         // Without backups there still is what differs; each file says why no more can be shown.
-        let backups = self.vault().ok().map(|v| v.backups);
+        let backups = self.vault().ok().map(|v| Unpacking::of(v.backups));
         let back = self.myself.clone();
         let spawned = std::thread::Builder::new().name(format!("diff {environment}")).spawn(move || {
             let began = Instant::now();
@@ -85,7 +86,7 @@ impl Warden {
                         for d in differences {
                             back.send(Message::Touch(d.path.clone(), None)).ok();
                         }
-                        let contents = backups.as_deref().map(|b| b as &dyn Contents);
+                        let contents = backups.as_ref().map(|b| b as &dyn Contents);
                         let files = file_diffs(&root, contents, differences, reader);
                         let found = checked(environment, generation, false, scanned, began.elapsed());
                         Ok(DiffResult {

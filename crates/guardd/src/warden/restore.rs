@@ -11,7 +11,7 @@ use guard_api::wire::{RestoreResult, RestoreStep, Skipped};
 use guard_model::ledger::Event;
 use guard_model::put_back::PUT_BACK;
 use guard_model::{Digest, RelPath};
-use guard_store::backup::{BackupError, Backups};
+use guard_store::backup::{BackupError, Backups, Unpacking};
 
 use super::Warden;
 use super::commands::{Refusal, Reply, answer};
@@ -38,9 +38,9 @@ pub(crate) struct RestoreWish {
 /// Steps of one answer; the rest are counted.
 const SHOWN: usize = 10_000;
 
-impl Contents for Backups {
+impl Contents for Unpacking {
     fn holds(&self, digest: &Digest) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        Ok(Self::holds(self, digest)?)
+        Ok(self.backups().holds(digest)?)
     }
 
     fn write(&self, digest: &Digest, out: &mut dyn Write) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -105,7 +105,7 @@ impl Warden {
             expectation,
             wanted,
             scope: Scope::Below(wish.paths.clone()),
-            contents: backups,
+            contents: Arc::new(Unpacking::of(backups)),
             generation: self.state.baseline.as_ref().map_or(0, |b| b.generation),
             by: wish.by.clone(),
             reason: "restore".to_owned(),

@@ -8,6 +8,7 @@ use guard_config::OnTamper;
 use guard_model::ledger::Event;
 use guard_model::put_back::{MayPutBack, Overlay, PutBackLimits, PutBackStop};
 use guard_model::{Change, Finding, RelPath, Severity};
+use guard_store::backup::Unpacking;
 use guard_store::{Index, RecordFilter, StoreError};
 
 use super::outcomes::Finished;
@@ -99,7 +100,7 @@ impl Warden {
             return self.stop_putting_back(None, format!("it was put right {most} times within a minute"));
         }
         let contents = match self.vault() {
-            Ok(vault) => vault.backups,
+            Ok(vault) => Arc::new(Unpacking::of(vault.backups)),
             Err(why) => {
                 self.tamper.waiting.clear();
                 self.troubles.begin(Topic::PutBack, format!("nothing can be put back: {why}"));

@@ -1,8 +1,9 @@
 //! What is stored once, what is stored anew, and what is refused.
 
 use std::io::Read;
+use std::sync::Arc;
 
-use guard_store::backup::{BackupError, Remembered, Stored, Which};
+use guard_store::backup::{BackupError, Remembered, Stored, Unpacking, Which};
 use proptest::prelude::*;
 
 use super::stage::{NOW, Stage, back_up, contents, draft, noise};
@@ -163,5 +164,30 @@ proptest! {
             let want: Vec<_> = tree.into_iter().collect();
             prop_assert_eq!(contents(&again, &Which::Id(id)).unwrap(), want);
         }
+    }
+}
+
+/// In any order, twice, and after one that is not there: contents come whole, from packs with many and with one.
+#[test]
+fn many_contents_come_whole_in_any_order() {
+    let s = Stage::new();
+    let many: Vec<(Vec<u8>, Vec<u8>)> =
+        (0..200).map(|n| (format!("many-{n}").into_bytes(), noise(n, 50_000 + n as usize))).collect();
+    let large = noise(500, 5 << 20);
+    let mut files: Vec<(&[u8], &[u8])> = many.iter().map(|(p, c)| (p.as_slice(), c.as_slice())).collect();
+    files.insert(100, (b"large", &large));
+    assert!(s.back_up(&files).manifest.packs.len() >= 3);
+    let unpacking = Unpacking::of(Arc::new(s.again()));
+    let expect = |content: &[u8]| {
+        let mut got = Vec::new();
+        unpacking.content(&digest(content), &mut got).unwrap();
+        assert!(got == content);
+    };
+    for step in [1, 7, 199] {
+        (0..files.len()).for_each(|n| expect(files[n * step % files.len()].1));
+        expect(&large);
+        expect(&large);
+        let missing = unpacking.content(&digest(b"not there"), &mut Vec::new());
+        assert!(matches!(missing, Err(BackupError::NotHeld { .. })), "{missing:?}");
     }
 }

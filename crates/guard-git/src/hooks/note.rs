@@ -115,7 +115,10 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 pub(super) fn digest_of(path: &Path) -> Result<Option<String>, GitError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(digest(&bytes))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // `core.hooksPath=/dev/null`, which is no directory, is a way to have no hooks.
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(e) => Err(GitError::io("read", path)(e)),
     }
 }

@@ -284,8 +284,14 @@ def test_root_becomes_the_owner(setting, repository, state, tmp_path):
     evil.write_text(f"#!/bin/sh\nid -u >>{witness}/$$\n")
     evil.chmod(0o755)
     for key in ("core.fsmonitor", "core.sshCommand", "diff.external", "core.pager", "core.editor", "credential.helper", "filter.x.clean", "filter.x.smudge",
-                "filter.x.process", "diff.x.textconv", "diff.x.command", "core.gitProxy", "gpg.program", "uploadpack.packObjectsHook"):
+                "filter.x.process", "diff.x.textconv", "diff.x.command", "core.gitProxy", "gpg.program", "uploadpack.packObjectsHook", "core.askPass",
+                "core.alternateRefsCommand", "interactive.diffFilter", "pager.config", "pager.diff-index"):
         repository.sh(f"git config {key} '{evil}'")
+    for command in ("rev-parse", "diff-index", "cat-file", "config", "ls-files"):
+        repository.sh(f"git config alias.{command} '!{evil}'")
+    included = repository.path / "included"
+    included.write_text(f"[core]\n\tfsmonitor = {evil}\n[diff]\n\texternal = {evil}\n")
+    repository.sh(f"git config include.path {included} && git config includeIf.gitdir:/**.path {included}")
     repository.write(".gitattributes", "* filter=x diff=x\n")
     repository.write(".git/hooks/post-checkout", evil.read_text())
     (repository.path / ".git/hooks/post-checkout").chmod(0o755)
@@ -300,10 +306,37 @@ def test_root_becomes_the_owner(setting, repository, state, tmp_path):
     run = lambda *arguments: subprocess.run([program, "git", *arguments], cwd=repository.path, env={**setting.environment, "SUDO_UID": "65534"}, capture_output=True, text=True)
     assert run("install", "--environment", "production", "--state-dir", str(state)).returncode == 0
     assert run("status").returncode == 0
+    repository.write("a.json", "{")
+    repository.sh("git -c safe.directory='*' -c core.fsmonitor=false -c core.hooksPath=/dev/null -c filter.x.clean=cat -c filter.x.process= add a.json")
+    for path in (repository.path / ".git").rglob("*"):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    list(map(Path.unlink, witness.iterdir()))
+    for arguments in (["validate"], ["validate", "--rev", "HEAD"], ["validate", "--rev", "HEAD~0..HEAD"]):
+        assert run(*arguments).returncode in (0, 1), run(*arguments).stderr
+    hook = ["hook", "pre-commit", "--environment", "production", "--state-dir", str(state), "--branch", "main", "--"]
+    looked = run(*hook)
+    assert looked.returncode == 1 and "a.json:1" in looked.stderr, looked
     owners = {p.stat().st_uid for p in (repository.path / ".git").rglob("*")}
     assert owners == {65534}, "what root installs belongs to the owner"
     assert run("uninstall").returncode == 0
     assert list(witness.iterdir()) == [], "nothing of the repository ran"
+
+
+def test_a_missing_object_is_not_fetched(repository, tmp_path):
+    """A partial clone's remote may be any program: for git that is "fetching", for the checks it is "not there"."""
+    witness = tmp_path / "witness"
+    repository.write("a.json", "{}")
+    repository.sh("git add a.json && git commit -qm x && git switch -q -c other && echo '{' >a.json && git add a.json")
+    blob = repository.sh("git rev-parse :a.json").stdout.strip()
+    (repository.path / f".git/objects/{blob[:2]}/{blob[2:]}").unlink()
+    for key, value in {"extensions.partialClone": "evil", "remote.evil.promisor": "true", "remote.evil.url": f"ext::touch {witness}",
+                       "protocol.ext.allow": "always", "core.repositoryFormatVersion": "1"}.items():
+        repository.sh(f"git config {key} '{value}'")
+    repository.sh("git cat-file blob :a.json", status=None)
+    assert witness.exists(), "git itself starts it"
+    witness.unlink()
+    done = repository.git("validate", "--json")
+    assert "the repository does not have it" in done.stdout and not witness.exists()
 
 
 def test_a_hostile_place_for_hooks_is_not_followed_by_root(setting, repository, state, tmp_path):

@@ -194,7 +194,11 @@ fn single(record: &Record) -> Vec<Notice> {
                 put("error", error);
             }
             let level = if *outcome == Outcome::Done { Level::Info } else { Level::Warning };
-            (level, format!("{method} by {peer}: {outcome_word}"))
+            let came_of_it = match error {
+                Some(what) if *outcome == Outcome::Done => format!("{outcome_word}, {what}"),
+                _ => outcome_word.to_owned(),
+            };
+            (level, format!("{method} by {peer}: {came_of_it}"))
         }
         Event::Locked { generation, by, reason, seal, totals, unsealed, .. } => {
             put("generation", generation);

@@ -9,8 +9,10 @@ use crate::wire::{
 };
 
 mod restore;
+mod values;
 
 pub use restore::Restore;
+pub use values::{FindValues, FindValuesReply};
 
 /// A method of the interface; the value is the parameters of one call.
 pub trait Method: Serialize + DeserializeOwned {
@@ -21,7 +23,7 @@ pub trait Method: Serialize + DeserializeOwned {
 }
 
 /// The full names of all methods of `org.guardd.Control`, in the order of the IDL.
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 28] = [
     Status::NAME,
     Lock::NAME,
     Unlock::NAME,
@@ -49,6 +51,7 @@ pub const NAMES: [&str; 27] = [
     Reload::NAME,
     Who::NAME,
     Reads::NAME,
+    FindValues::NAME,
 ];
 
 macro_rules! method {

@@ -129,6 +129,7 @@ fn methods_agree() {
     check::<Reload>(&idl);
     check::<Who>(&idl);
     check::<Reads>(&idl);
+    check::<FindValues>(&idl);
 }
 
 #[test]

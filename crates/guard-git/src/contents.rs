@@ -53,21 +53,14 @@ pub const LONGEST: u64 = 8 * 1024 * 1024;
 pub fn list(git: &Git, selection: &Selection) -> Result<Vec<Blob>, GitError> {
     match selection {
         Selection::Staged => {
-            let base = match git.line(&["rev-parse", "-q", "--verify", "HEAD^{commit}"])? {
-                Some(head) => head.to_string_lossy().into_owned(),
-                // Nothing was ever committed: everything is new.
-                None => text(git.output(&["hash-object", "-t", "tree", "/dev/null"])?),
+            // Nothing was ever committed, as a rule, where that fails: then everything is new.
+            let raw = match staged(git, "HEAD") {
+                Ok(raw) => raw,
+                Err(e) => match git.line(&["rev-parse", "-q", "--verify", "HEAD^{commit}"])? {
+                    Some(_) => return Err(e),
+                    None => staged(git, &text(git.output(&["hash-object", "-t", "tree", "/dev/null"])?))?,
+                },
             };
-            let raw = git.output(&[
-                "diff-index",
-                "--cached",
-                "--raw",
-                "-z",
-                "--no-renames",
-                "--no-abbrev",
-                "--no-ext-diff",
-                &base,
-            ])?;
             parse_raw(&raw, true)
         }
         Selection::Commit(name) => {
@@ -95,6 +88,39 @@ pub fn list(git: &Git, selection: &Selection) -> Result<Vec<Blob>, GitError> {
             Ok(found)
         }
     }
+}
+
+/// The index against a tree.
+fn staged(git: &Git, base: &str) -> Result<Vec<u8>, GitError> {
+    let how = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", "--no-ext-diff"];
+    let mut words = how.to_vec();
+    words.extend([base, "--"]);
+    git.output(&words)
+}
+
+/// The files in the index whose name is that of a file of secrets, whether this commit changes them or not.
+///
+/// # Errors
+/// [`GitError`]
+pub fn tracked_env_files(git: &Git) -> Result<Vec<Blob>, GitError> {
+    if git.index().is_some_and(|path| !crate::index::may_hold_env_files(&path)) {
+        return Ok(Vec::new());
+    }
+    // Wider than what is meant, so that git gives few of them and `is_env_file` decides.
+    let wide = [":(top,icase,glob)**/.env*", ":(top,icase,glob)**/*.env"];
+    let listed = git.output(&["ls-files", "-s", "-z", "--full-name", "--", wide[0], wide[1]])?;
+    let mut found = Vec::new();
+    for line in listed.split(|&b| b == 0).filter(|l| !l.is_empty()) {
+        let at = line.iter().position(|&b| b == b'\t').ok_or(ODD)?;
+        let (head, path) = (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default());
+        let words: Vec<&[u8]> = head.split(|&b| b == b' ').collect();
+        let [mode, id, _stage] = words.as_slice() else { return Err(ODD) };
+        if crate::secrets::is_env_file(path) && mode.starts_with(b"100") {
+            let (mode, id) = (mode.to_vec(), text(id.to_vec()));
+            found.push(Blob { path: path.to_vec(), mode, id, before: None, stays: true });
+        }
+    }
+    Ok(found)
 }
 
 /// A commit's id.

@@ -19,7 +19,7 @@ use crate::error::GitError;
 pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables by which git tells a hook which repository it is about.
-const REPOSITORY_VARIABLES: [&str; 8] = [
+pub const REPOSITORY_VARIABLES: [&str; 8] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_COMMON_DIR",
@@ -109,6 +109,9 @@ impl Git {
             .env("GIT_NO_LAZY_FETCH", "1")
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("GIT_PROTOCOL_FROM_USER", "0")
+            // Wins over every `protocol.NAME.allow` of the repository: no remote helper is started for a
+            // missing object, by a git too old for GIT_NO_LAZY_FETCH neither.
+            .env("GIT_ALLOW_PROTOCOL", "none")
             .stdin(Stdio::null());
         if self.owner.is_some() {
             command.env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -120,7 +123,7 @@ impl Git {
             // The standard library drops supplementary groups along with root.
             command.gid(gid).uid(uid);
         }
-        command.arg("--no-pager").arg("--literal-pathspecs");
+        command.arg("--no-pager");
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
@@ -186,6 +189,12 @@ impl Git {
     pub fn head_branch(&self) -> Result<Option<Vec<u8>>, GitError> {
         use std::os::unix::ffi::OsStringExt;
         Ok(self.line(&["symbolic-ref", "-q", "HEAD"])?.map(OsString::into_vec))
+    }
+
+    /// The index, where the git that runs a hook says which one it is.
+    pub(crate) fn index(&self) -> Option<PathBuf> {
+        let (_, path) = self.kept.iter().find(|(name, _)| *name == "GIT_INDEX_FILE")?;
+        Some(self.dir.join(path))
     }
 
     /// The directory that git is asked in.

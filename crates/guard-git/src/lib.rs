@@ -15,12 +15,14 @@ mod conversation;
 mod error;
 mod git;
 pub mod hooks;
+mod index;
 pub mod message;
 pub mod report;
 pub mod secrets;
 pub mod standing;
 pub mod transaction;
+pub mod values;
 
 pub use error::GitError;
-pub use git::{Caller, Git, SAFE_PATH, other_owner};
+pub use git::{Caller, Git, REPOSITORY_VARIABLES, SAFE_PATH, other_owner};
 pub use standing::{Standing, UnknownState};

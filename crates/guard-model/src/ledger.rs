@@ -145,7 +145,7 @@ pub enum Event {
         peer: Peer,
         /// How it ended.
         outcome: Outcome,
-        /// The error's name and text.
+        /// The error's name and text; or, of a call that was done, what it told that has to be remembered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },

@@ -10,6 +10,7 @@ mod finding;
 mod restore;
 mod result;
 mod status;
+mod values;
 
 pub use access::{Access, Reading};
 pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
@@ -24,3 +25,4 @@ pub use status::{
     Daemon, Environment, Gap, GapCause, Head, ReadState, Rehash, SealState, Sink, State, Totals, WatchState,
     Window,
 };
+pub use values::ValueMatch;

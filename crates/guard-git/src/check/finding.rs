@@ -68,6 +68,12 @@ impl Report {
         self.findings.iter().any(|f| f.level == Level::Error)
     }
 
+    /// Something that concerns no single file could not be checked.
+    pub fn could_not(&mut self, what: &str, why: &str) {
+        let (what, why) = (what.to_owned(), escape(why.as_bytes()));
+        self.unchecked.push(Unchecked { path: None, what, why });
+    }
+
     pub(crate) fn sort(&mut self) {
         self.findings
             .sort_by(|a, b| (&a.path, a.line, a.column, &a.rule).cmp(&(&b.path, b.line, b.column, &b.rule)));

@@ -12,7 +12,7 @@ mod own;
 mod set;
 mod shell;
 mod toml_text;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use finding::{Finding, Level, Report, Unchecked};
 pub use kind::{Kind, is_dotenv, is_template};

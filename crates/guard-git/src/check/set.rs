@@ -13,8 +13,9 @@ use super::kind::Kind;
 use super::own::OwnValidator;
 use super::{compose, dotenv, json, nginx, shell, toml_text, yaml};
 use crate::contents::{Blob, Content};
-use crate::secrets::allow::AllowList;
-use crate::secrets::{is_binary, search};
+use crate::secrets::allow::{self, AllowList};
+use crate::secrets::{self, Leak, is_binary, search};
+use crate::values::{Compare, Comparison};
 
 /// Gathered files go to their parser when they are this many bytes.
 const MOST_GATHERED: usize = 32 * 1024 * 1024;
@@ -23,18 +24,22 @@ const MOST_GATHERED: usize = 32 * 1024 * 1024;
 pub struct Options<'a> {
     /// Validators of the user's.
     pub own: Vec<OwnValidator>,
-    /// Known findings.
-    pub allowed: AllowList,
+    /// Known findings; read when the first one is looked up.
+    pub allowed: &'a dyn Fn() -> AllowList,
     /// `YYYY-MM-DD`.
     pub today: String,
     /// A file of the same selection by its path, for the `.env` beside a compose file.
     pub beside: &'a dyn Fn(&[u8]) -> Option<Vec<u8>>,
+    /// Who knows the values of the environment's sensitive files; `None` where no environment is meant.
+    pub values: Option<&'a mut dyn Compare>,
 }
 
 /// A check under way.
 pub struct Checker<'a> {
     options: Options<'a>,
     own: Vec<(Policy, OwnValidator)>,
+    allowed: Option<AllowList>,
+    values: Option<Comparison<'a>>,
     report: Report,
     gathered: [Gathered; 2],
 }
@@ -53,11 +58,10 @@ impl Gathered {
 }
 
 impl<'a> Checker<'a> {
-    /// Begins; what is wrong with the allow-list is the first finding.
+    /// Begins.
     #[must_use]
-    pub fn new(options: Options<'a>) -> Self {
+    pub fn new(mut options: Options<'a>) -> Self {
         let mut report = Report::default();
-        report.findings.clone_from(&options.allowed.problems);
         let mut own = Vec::new();
         for validator in &options.own {
             let text = PatternText { protect: vec![validator.pattern.clone()], ..PatternText::default() };
@@ -71,7 +75,8 @@ impl<'a> Checker<'a> {
             }
         }
         let gathered = [Gathered::new(Language::Python), Gathered::new(Language::Node)];
-        Self { options, own, report, gathered }
+        let values = options.values.take().map(Comparison::new);
+        Self { options, own, allowed: None, values, report, gathered }
     }
 
     /// Checks one file.
@@ -88,21 +93,18 @@ impl<'a> Checker<'a> {
             }
         };
         let old = if let Content::Bytes(old) = before { Some(old) } else { None };
-        for leak in search(path, bytes, old) {
-            let allowed = self.options.allowed.allows(
-                leak.rule,
-                path,
-                leak.fingerprint.as_deref(),
-                &self.options.today,
-            );
-            if allowed == Ok(true) {
-                continue;
+        if path == allow::NAME.as_bytes() {
+            // What is wrong with it is told when it is brought in, used or not.
+            self.read_allowed();
+        }
+        let values = &mut self.values;
+        let leaks = search(path, bytes, old, |number, line| {
+            if let Some(values) = values {
+                values.line(path, number, line);
             }
-            let mut finding = leak.finding(path);
-            if let Err(ended) = allowed {
-                finding.message.push_str(&format!(" (the allowance for it ended on {ended})"));
-            }
-            self.report.findings.push(finding);
+        });
+        for leak in leaks {
+            self.leak(path, leak);
         }
         if !blob.stays || blob.mode == b"120000" {
             return;
@@ -112,6 +114,61 @@ impl<'a> Checker<'a> {
         }
         self.syntax(path, bytes);
         self.own_validators(path, bytes);
+    }
+
+    /// Looks at a file that is in the repository and that the commit leaves as it is.
+    pub fn tracked(&mut self, path: &[u8], content: Content<'_>) {
+        if let Content::Bytes(bytes) = content
+            && let Some(leak) = secrets::tracked(path, bytes)
+        {
+            self.leak(path, leak);
+        }
+    }
+
+    fn leak(&mut self, path: &[u8], leak: Leak) {
+        let today = self.options.today.clone();
+        let allowed = self.read_allowed().allows(leak.rule, path, leak.fingerprint.as_deref(), &today);
+        if allowed == Ok(true) {
+            return;
+        }
+        let mut finding = leak.finding(path);
+        if let Err(ended) = allowed {
+            finding.message.push_str(&format!(" (the allowance for it ended on {ended})"));
+        }
+        self.report.findings.push(finding);
+    }
+
+    /// The allow-list. It is looked for in a repository's whole index: only where it matters.
+    fn read_allowed(&mut self) -> &AllowList {
+        let (read, report) = (self.options.allowed, &mut self.report);
+        self.allowed.get_or_insert_with(|| {
+            let list = read();
+            report.findings.extend_from_slice(&list.problems);
+            list
+        })
+    }
+
+    /// The values of sensitive files, as far as they could be compared.
+    fn finish_values(&mut self) {
+        const WHAT: &str = "values of sensitive files";
+        let Some(mut values) = self.values.take() else { return };
+        values.finish();
+        for (place, found) in &values.found {
+            self.leak(&place.path, secrets::sensitive_value(place.line, found));
+        }
+        if let Some(why) = &values.failed {
+            self.could_not(WHAT, why);
+        }
+        for why in &values.last.unread {
+            self.could_not(WHAT, why);
+        }
+        if values.last.left_out > 0 {
+            let many = values.last.left_out;
+            self.could_not(
+                WHAT,
+                &format!("{many} of them too short or too ordinary to be told from other text"),
+            );
+        }
     }
 
     fn syntax(&mut self, path: &[u8], bytes: &[u8]) {
@@ -213,11 +270,7 @@ impl<'a> Checker<'a> {
 
     /// Something that concerns no single file could not be checked.
     pub fn could_not(&mut self, what: &str, why: &str) {
-        self.report.unchecked.push(Unchecked {
-            path: None,
-            what: what.to_owned(),
-            why: escape(why.as_bytes()),
-        });
+        self.report.could_not(what, why);
     }
 
     /// Ends: what was gathered is parsed.
@@ -225,6 +278,7 @@ impl<'a> Checker<'a> {
     pub fn finish(mut self) -> Report {
         self.parse_gathered(0);
         self.parse_gathered(1);
+        self.finish_values();
         self.report.sort();
         self.report
     }

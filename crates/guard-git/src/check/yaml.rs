@@ -13,7 +13,7 @@ const DEEPEST: usize = 200;
 
 /// A node with the line that it begins on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Scalar(String, u64),
     List(Vec<Node>, u64),
     Map(Vec<(Node, Node)>, u64),
@@ -22,21 +22,21 @@ pub(super) enum Node {
 }
 
 impl Node {
-    pub(super) fn line(&self) -> u64 {
+    pub(crate) fn line(&self) -> u64 {
         match self {
             Self::Scalar(_, line) | Self::List(_, line) | Self::Map(_, line) | Self::Alias(line) => *line,
         }
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         if let Self::Scalar(text, _) = self { Some(text) } else { None }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.pairs().iter().find(|(k, _)| k.text() == Some(key)).map(|(_, v)| v)
     }
 
-    pub(super) fn pairs(&self) -> &[(Node, Node)] {
+    pub(crate) fn pairs(&self) -> &[(Node, Node)] {
         if let Self::Map(pairs, _) = self { pairs } else { &[] }
     }
 }
@@ -50,7 +50,7 @@ pub(super) fn check(content: &[u8]) -> Vec<Remark> {
 }
 
 /// The first document, and what is odd in any; the mistake where it is no YAML.
-pub(super) fn read(content: &[u8]) -> Result<(Option<Node>, Vec<Remark>), Remark> {
+pub(crate) fn read(content: &[u8]) -> Result<(Option<Node>, Vec<Remark>), Remark> {
     let text = std::str::from_utf8(content).map_err(|e| {
         let line = super::toml_text::line_of(content, e.valid_up_to());
         Remark::error(RULE, line, "it is not UTF-8").expected("YAML in UTF-8")

@@ -18,7 +18,7 @@ mod uninstall;
 pub use install::{Installed, Wish, install};
 pub use layout::Layout;
 pub use run::{Called, Verdict, called};
-pub use status::{HookState, HookStatus, Status, status};
+pub use status::{HookState, HookStatus, Status, guarded_by, status};
 pub use uninstall::{Removed, uninstall};
 
 /// A hook of ours.

@@ -117,6 +117,13 @@ pub fn status(layout: &Layout) -> Result<Status, GitError> {
     })
 }
 
+/// The environment that the hooks of `dir`'s repository were installed for; `None` without hooks of ours.
+#[must_use]
+pub fn guarded_by(dir: &Path) -> Option<String> {
+    let note = Note::read(&Layout::find(dir).ok()?).ok()??;
+    note.environment
+}
+
 fn one(layout: &Layout, note: Option<&Note>, name: &str) -> Result<HookStatus, GitError> {
     let path = layout.hooks.join(name);
     let kept = note.and_then(|n| n.hook(name));

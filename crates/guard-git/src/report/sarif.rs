@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::check::{Level, Report};
+use sha2::{Digest, Sha256};
+
+use crate::check::{Finding, Level, Report};
 
 /// The report as a SARIF log. What was not checked is a notification of the run, never a pass.
 #[must_use]
 pub fn sarif(report: &Report) -> Value {
     let rules: BTreeSet<&str> = report.findings.iter().map(|f| f.rule.as_str()).collect();
+    let rules: Vec<&str> = rules.into_iter().collect();
     let results: Vec<Value> = report
         .findings
         .iter()
@@ -28,6 +31,9 @@ pub fn sarif(report: &Report) -> Value {
             };
             json!({
                 "ruleId": f.rule,
+                "ruleIndex": rules.iter().position(|r| *r == f.rule),
+                // The same finding in the next run: whatever line it has moved to.
+                "partialFingerprints": {"guardd/v1": fingerprint(f)},
                 "level": if f.level == Level::Error { "error" } else { "warning" },
                 "message": {"text": text},
                 "locations": [{"physicalLocation": place}],
@@ -52,13 +58,38 @@ pub fn sarif(report: &Report) -> Value {
         "version": "2.1.0",
         "runs": [{
             "tool": {"driver": {
-                "name": "guardd", "version": env!("CARGO_PKG_VERSION"),
-                "rules": rules.iter().map(|r| json!({"id": r})).collect::<Vec<_>>(),
+                "name": "guardd", "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": rules.iter().map(|r| rule(r)).collect::<Vec<_>>(),
             }},
             "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": notifications}],
             "results": results,
         }],
     })
+}
+
+/// What a rule is about. Those without a line here check the syntax of the language that they are named for.
+fn rule(id: &str) -> Value {
+    let text = match id {
+        "env-file" => "A file of values that belong to one installation",
+        "token" => "The token of a well-known service",
+        "private-key" => "A private key",
+        "sensitive-value" => "The value of a sensitive file of the environment",
+        "allow-list" => "The list of allowed findings itself",
+        "own" => "A validator of the environment's own",
+        other => return json!({"id": other, "shortDescription": {"text": format!("Syntax: {other}")}}),
+    };
+    json!({"id": id, "shortDescription": {"text": text}})
+}
+
+/// A digest of what makes it this finding.
+fn fingerprint(finding: &Finding) -> String {
+    let parts = [
+        finding.rule.as_str(),
+        &finding.path,
+        &finding.message,
+        finding.source.as_deref().unwrap_or_default(),
+    ];
+    hex::encode(Sha256::digest(parts.join("\n"))).get(..32).unwrap_or_default().to_owned()
 }
 
 /// A path as a relative URI reference (RFC 3986): what is not unreserved is `%XX`.

@@ -10,9 +10,6 @@ pub(super) struct Token<'a> {
     pub(super) text: &'a [u8],
 }
 
-/// No line shorter than this can hold one.
-pub(super) const SHORTEST: usize = 16;
-
 #[derive(Clone, Copy)]
 enum Alphabet {
     Upper,

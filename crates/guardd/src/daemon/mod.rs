@@ -343,6 +343,7 @@ async fn serve(start: &Start, house: &Arc<House>, guards: Guards) -> Result<Stri
         wardens: Mutex::new(handles.clone()),
         describe: reload::describer(start, house, &standing),
         reload: reload::reloader(start, &guards, &myself, &standing, readers, daemon.clone()),
+        budgets: crate::server::Budgets::default(),
         grown: house.grown(),
     });
 

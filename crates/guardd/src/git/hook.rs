@@ -12,6 +12,11 @@ use guard_store::StatePaths;
 use super::{cli, validate};
 use crate::Failure;
 
+/// Does this hook read what is staged?
+pub(super) fn looks_at_contents(call: &cli::Hook) -> bool {
+    matches!(Hook::named(&call.name), Some(Hook::PreCommit | Hook::PreMergeCommit))
+}
+
 #[expect(clippy::print_stderr, reason = "git shows a hook's standard error to the user")]
 pub(super) fn run(call: cli::Hook) -> Result<Exit, Failure> {
     let Some(hook) = Hook::named(&call.name) else {
@@ -41,10 +46,10 @@ pub(super) fn run(call: cli::Hook) -> Result<Exit, Failure> {
             }
         }
     }
-    if matches!(hook, Hook::PreCommit | Hook::PreMergeCommit) {
-        return contents(call.environment.as_deref());
+    match hook {
+        Hook::PreCommit | Hook::PreMergeCommit => contents(call.environment.as_deref()),
+        _ => Ok(Exit::Done),
     }
-    Ok(Exit::Done)
 }
 
 /// Syntax and secrets of what is staged.

@@ -6,6 +6,7 @@ mod hook;
 mod install;
 mod owner;
 mod validate;
+mod values;
 
 use guard_api::Exit;
 use guard_git::GitError;
@@ -15,15 +16,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use self::cli::{Command, Git, Place};
+use self::owner::{Asker, become_owner};
 use crate::Failure;
 
 pub(crate) fn run(git: Git) -> Result<Exit, Failure> {
     match git.command {
-        Command::Install(wish) => owner::become_owner(&wish.place.dir, || install::run(&wish)),
-        Command::Uninstall(place) => owner::become_owner(&place.dir, || uninstall(&place)),
-        Command::Status(place) => owner::become_owner(&place.dir, || status(&place)),
-        Command::Validate(asked) => owner::become_owner(&asked.dir, || validate::run(&asked)),
-        Command::Hook(call) => hook::run(call),
+        Command::Install(wish) => become_owner(&wish.place.dir, Asker::User, || install::run(&wish)),
+        Command::Uninstall(place) => become_owner(&place.dir, Asker::User, || uninstall(&place)),
+        Command::Status(place) => become_owner(&place.dir, Asker::User, || status(&place)),
+        Command::Validate(asked) => become_owner(&asked.dir, Asker::User, || validate::run(&asked)),
+        // Root commits in somebody's repository: its contents are looked at as that somebody.
+        Command::Hook(call) => match hook::looks_at_contents(&call) {
+            true => become_owner(Path::new("."), Asker::Git, || hook::run(call)),
+            false => hook::run(call),
+        },
     }
 }
 

@@ -7,22 +7,33 @@ use guard_api::Exit;
 use guard_git::check::{Checker, Level, Options, OwnValidator, Report};
 use guard_git::contents::{self, Selection};
 use guard_git::secrets::allow::{self, AllowList};
+use guard_git::values::Compare;
 use guard_git::{Caller, Git, GitError, report};
 
 use super::cli::Validate;
 use super::failed;
+use super::values::Daemon;
 use crate::Failure;
 
 /// Looks at a selection of a repository's files.
 pub(super) fn look(git: &Git, selection: &Selection, environment: Option<&str>) -> Result<Report, GitError> {
-    let blobs = contents::list(git, selection)?;
-    let top = git.path(&["--show-toplevel"]).ok();
+    // Both read the whole index, which may be long: at the same time.
+    let (blobs, tracked) = std::thread::scope(|scope| {
+        let tracked =
+            (*selection == Selection::Staged).then(|| scope.spawn(|| contents::tracked_env_files(git)));
+        (contents::list(git, selection), tracked.and_then(|t| t.join().ok()))
+    });
+    let (blobs, mut tracked) = (blobs?, tracked.transpose()?.unwrap_or_default());
+    tracked.retain(|t| blobs.iter().all(|b| b.path != t.path));
     let beside = |path: &[u8]| {
         use std::os::unix::ffi::OsStrExt;
-        let on_disk = top.as_ref().map(|t| t.join(Path::new(std::ffi::OsStr::from_bytes(path))));
-        contents::one(git, selection, path).or_else(|| std::fs::read(on_disk?).ok())
+        let on_disk = || {
+            let top = git.path(&["--show-toplevel"]).ok()?;
+            std::fs::read(top.join(Path::new(std::ffi::OsStr::from_bytes(path)))).ok()
+        };
+        contents::one(git, selection, path).or_else(on_disk)
     };
-    let allowed = match contents::one(git, selection, allow::NAME.as_bytes()) {
+    let allowed = || match contents::one(git, selection, allow::NAME.as_bytes()) {
         Some(text) => AllowList::parse(&String::from_utf8_lossy(&text)),
         None => AllowList::default(),
     };
@@ -31,11 +42,14 @@ pub(super) fn look(git: &Git, selection: &Selection, environment: Option<&str>) 
         Some(name) => own_validators(name),
         None => (Vec::new(), None),
     };
-    let mut checker = Checker::new(Options { own, allowed, today, beside: &beside });
+    let mut daemon = environment.map(Daemon::of);
+    let values = daemon.as_mut().map(|d| d as &mut dyn Compare);
+    let mut checker = Checker::new(Options { own, allowed: &allowed, today, beside: &beside, values });
     if let Some(why) = why_not {
         checker.could_not("own validators", &why);
     }
     contents::read(git, &blobs, |blob, now, before| checker.file(blob, now, before))?;
+    contents::read(git, &tracked, |blob, now, _| checker.tracked(&blob.path, now))?;
     Ok(checker.finish())
 }
 
@@ -69,7 +83,14 @@ pub(super) fn run(asked: &Validate) -> Result<Exit, Failure> {
             _ => Selection::Commit(rev.clone()),
         },
     };
-    let found = look(&git, &selection, asked.environment.as_deref()).map_err(|e| failed(&e))?;
+    let environment = asked.environment.clone().or_else(|| guard_git::hooks::guarded_by(&asked.dir));
+    let mut found = look(&git, &selection, environment.as_deref()).map_err(|e| failed(&e))?;
+    if environment.is_none() {
+        found.could_not(
+            "values of sensitive files",
+            "no environment guards this repository: --environment names one",
+        );
+    }
     let text = if asked.json {
         let mut json = serde_json::json!(found);
         if let Some(object) = json.as_object_mut() {

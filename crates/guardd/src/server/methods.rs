@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use guard_api::method::{
     Accept, AcknowledgeAlert, Check, CreateBackup, Diff, DrillBackup, ExportBackup, ExportBaseline,
-    ExportLog, GetInfo, GetInfoReply, GetInterfaceDescription, GetInterfaceDescriptionReply, InitBackup,
-    ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reads, Reload, Restore,
-    ShowAlert, Status, StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
+    ExportLog, FindValues, GetInfo, GetInfoReply, GetInterfaceDescription, GetInterfaceDescriptionReply,
+    InitBackup, ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reads, Reload,
+    Restore, ShowAlert, Status, StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
 };
 use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
 use guard_model::RelPath;
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::authorise::{Authority, Right};
 use super::connection::{HungUp, Out};
-use super::{backups, reading, streams};
+use super::{backups, reading, streams, values};
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::file_diff::Reader;
@@ -48,6 +48,8 @@ pub(crate) struct Daemon {
     pub(crate) wardens: Mutex<BTreeMap<String, WardenHandle>>,
     pub(crate) describe: Describe,
     pub(crate) reload: Reloader,
+    /// How much each user may still have compared with sensitive values.
+    pub(crate) budgets: values::Budgets,
     /// Told whenever the ledger grew.
     pub(crate) grown: Arc<Notify>,
 }
@@ -166,6 +168,7 @@ fn right_of(method: &str) -> Option<Right> {
         | ListBackups::NAME
         | Who::NAME
         | Reads::NAME
+        | FindValues::NAME
         | GetInfo::NAME
         | GetInterfaceDescription::NAME => Right::Read,
         _ => return None,
@@ -280,6 +283,7 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
         ExportBackup::NAME => backups::export(daemon, &parameters(call)?, out).await,
         Who::NAME => reading::who(daemon, parameters(call)?, out).await,
         Reads::NAME => reading::reads(daemon, parameters(call)?, out).await,
+        FindValues::NAME => values::find(daemon, peer, parameters(call)?, out).await,
         VerifyLog::NAME => reading::verify_log(daemon, out).await,
         Watch::NAME => streams::watch(daemon, &parameters(call)?, out).await,
         Log::NAME => streams::log(daemon, &parameters(call)?, out).await,
@@ -481,7 +485,7 @@ pub(super) fn caller(peer: &Peer) -> ledger::Peer {
     }
 }
 
-fn note(daemon: &Daemon, peer: &Peer, method: &str, outcome: Outcome, error: Option<String>) {
+pub(super) fn note(daemon: &Daemon, peer: &Peer, method: &str, outcome: Outcome, error: Option<String>) {
     let event = Event::Call { method: method.to_owned(), peer: caller(peer), outcome, error };
     if let Err(e) = tokio::task::block_in_place(|| daemon.house.ledger.append(None, vec![event])) {
         tracing::error!(error = %crate::failure::chain(&e), method, "a call could not be recorded");

@@ -13,10 +13,12 @@ mod methods;
 mod places;
 mod reading;
 mod streams;
+mod values;
 
 pub(crate) use authorise::Authority;
 pub(crate) use listener::{BindError, Listener};
 pub(crate) use methods::{Daemon, Describe, Reloader, Rules, ask, own_name};
+pub(crate) use values::Budgets;
 
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use guard_store::index::AlertScope;
 use super::backups::BackupView;
 use super::outcomes::Finished;
 use super::restore::RestoreWish;
+use super::sensitive::SensitiveView;
 use super::troubles::Topic;
 use super::{Message, Running, Warden};
 use crate::failure::chain;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Accept(AcceptWish),
     /// What is needed to make and read backups.
     Backups(Reply<BackupView>),
+    /// Where its sensitive files are.
+    Sensitive(Reply<SensitiveView>),
     Restore(RestoreWish),
     /// What the baseline says of a path.
     Expected {
@@ -121,6 +124,10 @@ impl Warden {
             }
             Command::Backups(reply) => {
                 let view = self.backup_view();
+                answer(reply, view);
+            }
+            Command::Sensitive(reply) => {
+                let view = self.sensitive_view();
                 answer(reply, view);
             }
             // What guardd puts back by itself is over in a moment: nobody is refused for it.

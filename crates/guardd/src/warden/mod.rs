@@ -19,6 +19,7 @@ mod repository;
 mod restore;
 mod scans;
 mod seal_rounds;
+mod sensitive;
 mod status;
 mod tamper;
 mod told_commands;
@@ -48,6 +49,7 @@ pub(crate) use findings::finding;
 pub(crate) use observer::Report;
 pub(crate) use restore::RestoreWish;
 pub(crate) use scans::ScanEnd;
+pub(crate) use sensitive::SensitiveView;
 pub(crate) use status::WatchReport;
 
 use crate::comparer::{DeviceMap, Expectation};

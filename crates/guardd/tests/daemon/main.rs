@@ -33,6 +33,7 @@ mod restarts;
 mod restoring;
 mod roots;
 mod seals;
+mod secret_values;
 mod stage;
 mod tree;
 mod wait;

@@ -186,6 +186,27 @@ impl Group {
         Self::that_reports(libc::FAN_REPORT_DFID_NAME)
     }
 
+    /// Takes over a group that an earlier process had made by [`Group::for_changes`], with its marks and its queue.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it is no such group; what reading `/proc` brings.
+    pub fn adopt(descriptor: OwnedFd) -> io::Result<Self> {
+        let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()))?;
+        // The flags of fanotify_init(2), in hexadecimal (proc(5)).
+        let flags = about.lines().find_map(|line| line.strip_prefix("fanotify flags:"));
+        let flags = flags.and_then(|f| u32::from_str_radix(f.split(' ').next()?, 16).ok()).unwrap_or(0);
+        let kinds = libc::FAN_CLASS_CONTENT
+            | libc::FAN_CLASS_PRE_CONTENT
+            | libc::FAN_REPORT_DFID_NAME
+            | libc::FAN_REPORT_FID;
+        if flags & kinds != libc::FAN_REPORT_DFID_NAME {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a fanotify group for changes"));
+        }
+        let status = rustix::fs::fcntl_getfl(&descriptor)?;
+        rustix::fs::fcntl_setfl(&descriptor, status | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(Self { descriptor, names_processes: flags & libc::FAN_REPORT_PIDFD != 0 })
+    }
+
     /// A group for reads: its events name the file alone, by whichever of its names it was opened.
     ///
     /// # Errors
@@ -376,6 +397,25 @@ mod tests {
         let event = wait_for(&group, |e| e.is(What::Changed));
         let itself = ObjectId::of(open::absolute(&inner, How::List).unwrap().as_fd()).unwrap();
         assert_eq!((event.place, event.name.as_slice()), (Some(itself), b".".as_slice()));
+    }
+
+    #[test]
+    fn a_group_that_is_taken_over_has_its_marks_and_its_queue() {
+        let Some(group) = group() else { return };
+        let top = tempfile::tempdir().unwrap();
+        let id = mark(&group, top.path());
+        fs::write(top.path().join("f"), "x").unwrap();
+        let passed = group.as_fd().try_clone_to_owned().unwrap();
+        drop(group);
+        let group = Group::adopt(passed).unwrap();
+        let event = wait_for(&group, |e| e.name == b"f");
+        assert_eq!(event.place, Some(id));
+        while !group.read(&mut [0; 4096]).unwrap().is_empty() {}
+
+        let other = fs::File::open(top.path()).unwrap();
+        assert_eq!(Group::adopt(other.into()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let reads = Group::for_reads().unwrap().descriptor;
+        assert_eq!(Group::adopt(reads).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

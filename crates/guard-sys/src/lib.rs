@@ -8,6 +8,7 @@ pub mod clock;
 pub mod dir;
 pub mod entries;
 pub mod fanotify;
+pub mod fd_store;
 pub mod flags;
 pub mod identity;
 pub mod journal;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::WatchError;
 use crate::inbox::Inbox;
+use crate::keeper::Kept;
 
 /// Why a directory has no watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,14 @@ pub(crate) trait Backend: Send {
     fn readers(&self) -> u32;
     /// What it is.
     fn kind(&self) -> Kind;
+    /// All watches stand: what waited for that may be told now.
+    fn stands(&mut self) -> Result<(), WatchError> {
+        Ok(())
+    }
+    /// Were its watches there already before this process began?
+    fn is_adopted(&self) -> bool {
+        false
+    }
 }
 
 /// Where hints come from.
@@ -54,6 +63,8 @@ pub(crate) struct Interest {
     pub(crate) root: PathBuf,
     /// The canaries' directory.
     pub(crate) canaries: PathBuf,
+    /// Where what is watched by outlives this process.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Interest {

@@ -61,6 +61,11 @@ impl Environment {
             report.failed.insert(0, (RelPath::root(), words.clone()));
             shared.gap(GapCause::Root, words);
         }
+        if report.adopted {
+            // Before anybody compares: a difference that is found then has its actor.
+            let waiting = shared.inbox.take(Some(Instant::now()));
+            shared.handle(waiting).into_iter().for_each(|(_, why)| shared.inbox.error(why));
+        }
         let worker = Arc::clone(&shared);
         let worker = std::thread::Builder::new()
             .name(format!("watch-{}", id.0))

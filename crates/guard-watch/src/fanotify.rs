@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use guard_model::finding::Actor;
 use guard_sys::fanotify::{Event, Group, Interest as Listen, ObjectId, What};
 use guard_sys::open::{self, How, Resolver};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -27,6 +28,7 @@ use crate::canary;
 use crate::error::WatchError;
 use crate::inbox::{By, Inbox, News};
 use crate::inotify;
+use crate::keeper::Kept;
 
 /// Bytes taken from the kernel at once: some hundred events, each with a descriptor.
 const BUFFER: usize = 8192;
@@ -54,7 +56,13 @@ struct Fanotify {
     slash: OwnedFd,
     stop: Arc<OwnedFd>,
     hears: bool,
+    /// Of a group that was there before: what it held, and its reader, until all directories are known again.
+    waiting: Option<(Vec<Taken>, Reader)>,
+    is_adopted: bool,
 }
+
+/// An event with who did it.
+type Taken = (Event, Option<Arc<Actor>>);
 
 /// A [`crate::backend::Start`]: fanotify, or inotify where the kernel, this process's rights
 /// or the file system do not allow it.
@@ -76,7 +84,14 @@ impl Fanotify {
             let what = what.to_owned();
             move |e: std::io::Error| format!("{what}: {e}")
         };
-        let group = Group::for_changes().map_err(failed("no fanotify group"))?;
+        let mut attribution = Attribution::default();
+        // Later ones of this process are made because something was lost.
+        let before =
+            interest.kept.as_ref().filter(|_| generation == 1).and_then(|kept| adopt(kept, &mut attribution));
+        let (group, held) = match before {
+            Some((group, held)) => (group, Some(held)),
+            None => (Group::for_changes().map_err(failed("no fanotify group"))?, None),
+        };
         let shared = Arc::new(Shared { group, directories: Directories::default() });
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("no event descriptor")(e.into()))?;
@@ -89,6 +104,8 @@ impl Fanotify {
             slash,
             stop: Arc::clone(&stop),
             hears: false,
+            waiting: None,
+            is_adopted: held.is_some(),
         };
         let cannot = |directory: &Path, refusal: Refusal| match refusal {
             Refusal::Other(why) => format!("fanotify cannot watch {}: {why}", directory.display()),
@@ -108,15 +125,13 @@ impl Fanotify {
             inbox: Arc::clone(inbox),
             generation,
             interest: interest.clone(),
-            attribution: Attribution::default(),
+            attribution,
             runs: Arc::clone(&runs),
         };
-        inbox.started(generation);
-        runs.store(true, Ordering::Release);
-        std::thread::Builder::new()
-            .name("fanotify".to_owned())
-            .spawn(move || reader.run())
-            .map_err(failed("no thread"))?;
+        match held {
+            Some(held) => backend.waiting = Some((held, reader)),
+            None => reader.begin().map_err(failed("no thread"))?,
+        }
         Ok(backend)
     }
 
@@ -183,6 +198,20 @@ impl Backend for Fanotify {
     fn kind(&self) -> Kind {
         Kind::Fanotify
     }
+
+    fn stands(&mut self) -> Result<(), WatchError> {
+        if let Some((held, mut reader)) = self.waiting.take() {
+            held.into_iter().for_each(|(event, by)| reader.tell(&event, by));
+            reader.begin().map_err(WatchError::Thread)?;
+        } else if let (false, Some(kept)) = (self.is_adopted, &self.interest.kept) {
+            kept.keeper.keep(&kept.name, self.shared.group.as_fd());
+        }
+        Ok(())
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.is_adopted
+    }
 }
 
 fn refusal(error: &std::io::Error) -> Refusal {
@@ -215,7 +244,39 @@ struct Reader {
     runs: Arc<AtomicBool>,
 }
 
+/// The group that an earlier process left, with what it holds by now, read at once: whoever did it may still be
+/// there to be asked. `None` where there is none that will do, or it lost something.
+fn adopt(kept: &Kept, attribution: &mut Attribution) -> Option<(Group, Vec<Taken>)> {
+    let descriptor = kept.keeper.take(&kept.name)?;
+    let refused = |why: &dyn std::fmt::Display| {
+        tracing::warn!(name = kept.name, %why, "a group that was kept cannot be used");
+    };
+    let group = Group::adopt(descriptor).map_err(|e| refused(&e)).ok()?;
+    let mut buffer = vec![0; BUFFER];
+    let mut held = Vec::new();
+    loop {
+        let events = group.read(&mut buffer).map_err(|e| refused(&e)).ok()?;
+        if events.is_empty() {
+            return Some((group, held));
+        }
+        for mut event in events {
+            if event.is(What::Overflow) || held.len() >= Inbox::PATHS {
+                refused(&"its queue overflowed");
+                return None;
+            }
+            let by = attribution.of(event.pid, event.process.take());
+            held.push((event, by));
+        }
+    }
+}
+
 impl Reader {
+    fn begin(self) -> std::io::Result<()> {
+        self.inbox.started(self.generation);
+        self.runs.store(true, Ordering::Release);
+        std::thread::Builder::new().name("fanotify".to_owned()).spawn(move || self.run()).map(drop)
+    }
+
     fn run(mut self) {
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -241,7 +302,15 @@ impl Reader {
             self.inbox.overflow();
             return;
         }
-        let Some(path) = self.path_of(&event) else { return };
+        // First of all: he may be gone in a moment.
+        let process = event.process.take();
+        let concerns = self.path_of(&event).is_some_and(|path| self.interest.has(&path));
+        let by = concerns.then(|| self.attribution.of(event.pid, process)).flatten();
+        self.tell(&event, by);
+    }
+
+    fn tell(&mut self, event: &Event, by: Option<Arc<Actor>>) {
+        let Some(path) = self.path_of(event) else { return };
         if let Some(canary) = canary::number_of(&path, &self.interest.canaries) {
             self.inbox.canary(canary, 0);
             return;
@@ -255,7 +324,7 @@ impl Reader {
             (false, _) => News::Changed,
         };
         let closed_only = event.is(What::ClosedOnly);
-        let by = self.attribution.of(event.pid, event.process.take()).map(|actor| By { actor, closed_only });
+        let by = by.map(|actor| By { actor, closed_only });
         self.inbox.path(path, news, by);
     }
 

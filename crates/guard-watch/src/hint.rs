@@ -62,6 +62,8 @@ pub struct WatchReport {
     pub backend: &'static str,
     /// Why it is not fanotify, where that was wanted.
     pub instead: Option<String>,
+    /// It was watched already before this process began, and nothing of what happened meanwhile was lost.
+    pub adopted: bool,
     /// Directories below and including the root that have a watch.
     pub directories: usize,
     /// Directories without one, each with the reason in words. Nothing below

@@ -23,6 +23,7 @@ mod fanotify;
 mod hint;
 mod inbox;
 mod inotify;
+mod keeper;
 mod mounts;
 mod readers;
 mod tree;
@@ -33,5 +34,6 @@ mod tests;
 
 pub use error::WatchError;
 pub use hint::{EnvId, Hint, WatchReport};
+pub use keeper::Keeper;
 pub use readers::{Accessed, By as ReadBy, ReadHint, Readers};
 pub use watcher::{Source, Watcher};

@@ -23,6 +23,7 @@ use crate::backend::{Backend, Interest, Kind, Refusal, Start};
 use crate::error::WatchError;
 use crate::hint::WatchReport;
 use crate::inbox::Inbox;
+use crate::keeper::Kept;
 
 /// Where an event's path lies.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub(crate) struct Ground {
     pub(crate) canaries: PathBuf,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) start: Start,
+    /// Where the backend outlives this process, if it can.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// One environment's watches.
@@ -105,13 +108,16 @@ impl Tree {
     pub(crate) fn raise(&mut self) -> Result<WatchReport, WatchError> {
         self.lower();
         self.generation += 1;
-        let Ground { root, canaries, inbox, start, .. } = &self.ground;
-        let interest = Interest { root: root.clone(), canaries: canaries.clone() };
+        let Ground { root, canaries, inbox, start, kept, .. } = &self.ground;
+        let interest = Interest { root: root.clone(), canaries: canaries.clone(), kept: kept.clone() };
         self.backend = Some(start(inbox, self.generation, interest)?);
         self.watch_canaries();
         self.watch_above();
         self.root = standing_at(&self.ground.root);
         self.cover(&RelPath::root());
+        if let Some(backend) = self.backend.as_mut() {
+            backend.stands()?;
+        }
         Ok(self.report())
     }
 
@@ -137,6 +143,7 @@ impl Tree {
         WatchReport {
             backend,
             instead,
+            adopted: self.backend.as_ref().is_some_and(|b| b.is_adopted()),
             directories: self.watched.len(),
             failed: self.failed.iter().map(|(p, why)| (p.clone(), why.clone())).collect(),
         }

@@ -13,6 +13,7 @@ use crate::environment::{Environment, Sink};
 use crate::error::WatchError;
 use crate::hint::{EnvId, Hint, WatchReport};
 use crate::inbox::Inbox;
+use crate::keeper::{Keeper, Kept};
 use crate::mounts::Mounts;
 use crate::tree::{Ground, Tree};
 
@@ -26,6 +27,7 @@ pub struct Watcher {
     sink: Sink,
     environments: Arc<Environments>,
     start: Start,
+    keeper: Option<Arc<dyn Keeper>>,
     _mounts: Option<Mounts>,
 }
 
@@ -78,7 +80,13 @@ impl Watcher {
         let mounts = mounts
             .inspect_err(|error| tracing::error!(%error, "mounts are not followed; rehashes find what is mounted over a path"))
             .ok();
-        Ok(Self { canary, sink, environments, start, _mounts: mounts })
+        Ok(Self { canary, sink, environments, start, keeper: None, _mounts: mounts })
+    }
+
+    /// What environments are watched by outlives this process with this keeper.
+    #[must_use]
+    pub fn kept_by(self, keeper: Arc<dyn Keeper>) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     fn environments(&self) -> MutexGuard<'_, BTreeMap<EnvId, Arc<Environment>>> {
@@ -103,6 +111,33 @@ impl Watcher {
         root: &Path,
         policy: Arc<Policy>,
     ) -> Result<WatchReport, WatchError> {
+        self.add(env, root, policy, None)
+    }
+
+    /// The same by what an earlier process left under `name`, if it did, and leaving it so for the next one. What
+    /// happened since that process ended has been told when this returns, with who did it; `adopted` in the report
+    /// says that this was so.
+    ///
+    /// # Errors
+    /// As [`Watcher::add_environment`].
+    pub fn add_kept_environment(
+        &self,
+        env: EnvId,
+        root: &Path,
+        policy: Arc<Policy>,
+        name: &str,
+    ) -> Result<WatchReport, WatchError> {
+        let kept = self.keeper.clone().map(|keeper| Kept { name: name.to_owned(), keeper });
+        self.add(env, root, policy, kept)
+    }
+
+    fn add(
+        &self,
+        env: EnvId,
+        root: &Path,
+        policy: Arc<Policy>,
+        kept: Option<Kept>,
+    ) -> Result<WatchReport, WatchError> {
         if !root.is_absolute() {
             return Err(WatchError::Relative(root.to_owned()));
         }
@@ -117,6 +152,7 @@ impl Watcher {
             canaries: self.canary.directory().to_owned(),
             inbox: Arc::clone(&inbox),
             start: self.start,
+            kept,
         });
         let (environment, report) =
             Environment::start(env, tree, inbox, Arc::clone(&self.canary), Arc::clone(&self.sink))?;

@@ -1,12 +1,15 @@
 //! The way from the kernel's hints to the wardens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guard_config::Watch;
 use guard_model::Policy;
-use guard_watch::{EnvId, Hint, Source, WatchError, Watcher};
+use guard_sys::fd_store;
+use guard_watch::{EnvId, Hint, Keeper, Source, WatchError, Watcher};
 
 use crate::failure::chain;
 use crate::warden::{Message, WardenHandle, WatchReport};
@@ -46,11 +49,53 @@ impl Listeners {
     }
 }
 
+/// systemd's file descriptor store: what environments are watched by waits there for the next start.
+struct Store {
+    /// What the last process left, until it is asked for.
+    received: Mutex<HashMap<String, OwnedFd>>,
+}
+
+impl Store {
+    fn received(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keeper for Store {
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.received().remove(name)
+    }
+
+    fn keep(&self, name: &str, group: BorrowedFd<'_>) {
+        forget(name);
+        if let Err(error) = fd_store::keep(name, group) {
+            tracing::warn!(%error, name, "not kept for the next start, which will be a gap");
+        }
+    }
+}
+
+fn forget(name: &str) {
+    if let Err(error) = fd_store::forget(name) {
+        tracing::warn!(%error, name, "what is watched by cannot be taken out of systemd's store");
+    }
+}
+
+/// What is left for the next start stands for this root and these patterns alone: had they changed meanwhile, what
+/// it watched would not be all that is to be watched.
+fn name_in_store(environment: &str, root: &Path, policy: &Policy) -> String {
+    let what = format!("{:?} {:?}", root.as_os_str().as_bytes(), policy.text());
+    let digest = guard_model::ledger::line_hash(what.as_bytes()).to_string();
+    format!("watch-{environment}-{}", digest.get(..16).unwrap_or_default())
+}
+
 /// The watcher, or its absence by configuration.
 pub(crate) struct Watching {
     watcher: Option<Watcher>,
     wanted: Watch,
     listeners: Arc<Listeners>,
+    store: Arc<Store>,
+    /// Under which name each environment is in the store.
+    stored: Mutex<BTreeMap<EnvId, String>>,
 }
 
 impl Watching {
@@ -66,7 +111,9 @@ impl Watching {
         let watcher = source
             .map(|source| Watcher::start(canary_dir, source, move |hint| ears.hear(hint)))
             .transpose()?;
-        Ok(Self { watcher, wanted, listeners })
+        let store = Arc::new(Store { received: Mutex::new(fd_store::received().into_iter().collect()) });
+        let watcher = watcher.map(|watcher| watcher.kept_by(Arc::clone(&store) as Arc<dyn Keeper>));
+        Ok(Self { watcher, wanted, listeners, store, stored: Mutex::default() })
     }
 
     /// From now on this warden hears its hints.
@@ -82,8 +129,19 @@ impl Watching {
             return WatchReport { backend: "none", none, ..WatchReport::default() };
         };
         watcher.remove_environment(id);
-        match watcher.add_environment(id, root, policy) {
+        let name = {
+            let wardens = self.listeners.wardens.lock().unwrap_or_else(PoisonError::into_inner);
+            wardens.get(&id).map(|w| name_in_store(&w.name, root, &policy)).unwrap_or_default()
+        };
+        self.store_under(id, Some(name.clone()));
+        let added = watcher.add_kept_environment(id, root, policy, &name);
+        if added.as_ref().is_ok_and(|report| report.backend != "fanotify") {
+            // It was there once, and would only fill up.
+            forget(&name);
+        }
+        match added {
             Ok(report) => WatchReport {
+                adopted: report.adopted,
                 backend: report.backend,
                 is_second_best: self.wanted == Watch::Fanotify && report.instead.is_some(),
                 instead: report.instead,
@@ -95,11 +153,39 @@ impl Watching {
         }
     }
 
-    /// Stops watching an environment.
+    /// An environment is in the store under this name from now on, or not at all.
+    fn store_under(&self, id: EnvId, name: Option<String>) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match &name {
+            Some(name) => stored.insert(id, name.clone()),
+            None => stored.remove(&id),
+        };
+        if let Some(before) = before.filter(|before| Some(before) != name.as_ref()) {
+            forget(&before);
+        }
+    }
+
+    /// Every environment has asked for what the last process left: what is left now fits none.
+    pub(crate) fn drop_unclaimed(&self) {
+        for (name, _) in self.store.received().drain() {
+            tracing::info!(name, "what an earlier start was watching by is of no use any more");
+            forget(&name);
+        }
+    }
+
+    /// guardd stops: what it watches by waits for the next start.
+    pub(crate) fn leave(&self, id: EnvId) {
+        if let Some(watcher) = &self.watcher {
+            watcher.remove_environment(id);
+        }
+    }
+
+    /// Stops watching an environment, also over the next start.
     pub(crate) fn forget(&self, id: EnvId) {
         if let Some(watcher) = &self.watcher {
             watcher.remove_environment(id);
         }
+        self.store_under(id, None);
         self.listeners.wardens.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 

@@ -110,6 +110,7 @@ pub(crate) fn run(start: Start) -> Result<(), DaemonError> {
         tell_systemd(&[NotifyState::ExtendTimeoutUsec(120_000_000)]);
         guards.take_up(environment, down.gap(was_clean))?;
     }
+    guards.watching.drop_unclaimed();
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -310,7 +311,7 @@ impl Guards {
         }
         for (name, (handle, thread)) in std::mem::take(&mut self.running) {
             join(&name, thread);
-            self.watching.forget(handle.id);
+            self.watching.leave(handle.id);
         }
     }
 }

@@ -254,7 +254,9 @@ impl Warden {
         self.find_root();
         // A failure is a trouble that `status` shows; it does not keep the guard from starting.
         self.vault().ok();
-        if let (Some(down), true) = (down, self.held.is_some()) {
+        // What was watched all the while has no gap: what happened is among the touches already.
+        let unwatched = down.filter(|_| !self.watch_report.adopted);
+        if let (Some(down), true) = (unwatched, self.held.is_some()) {
             self.open_gap(GapCause::Down, down.since, down.how.to_owned());
         }
         self.relock_if_window_ended_while_down();

@@ -32,6 +32,8 @@ pub(crate) struct WatchReport {
     pub(crate) instead: Option<String>,
     /// The configuration asked for another one by name.
     pub(crate) is_second_best: bool,
+    /// It was watched while guardd was not there, too.
+    pub(crate) adopted: bool,
     pub(crate) directories: u64,
     pub(crate) failed: Vec<(RelPath, String)>,
     /// No watch at all, and why.

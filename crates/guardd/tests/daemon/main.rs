@@ -22,6 +22,7 @@ mod clients;
 mod configurations;
 mod held_open;
 mod hostile_state;
+mod kept;
 mod ledgers;
 mod links;
 mod lock_files;

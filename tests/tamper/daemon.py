@@ -57,6 +57,7 @@ watch = "{self.backend}"
 root = "{self.root}"
 seal = "{self.seal}"
 rehash = "{rehash}"
+deep_rehash = "{rehash}"
 ignore = ["*.tmp"]
 writable = ["noise/"]
 window_default = "1h"

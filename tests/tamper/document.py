@@ -47,6 +47,8 @@ def cell(result: Result | None) -> str:
         return result.verdict.value
     if result.seen is Seen.SWEEP:
         return "sweep"
+    if result.seen is Seen.DEEP:
+        return "deep rehash"
     if result.seen is Seen.LOOK:
         return "look"
     who = ", who" if result.actor == "verified" else ""

@@ -73,6 +73,9 @@ class Combination:
     def _is_possible(self, row: Row) -> bool:
         if row.only_on and self.filesystem not in row.only_on:
             return False
+        # The lock that ends a window reads what is in the page cache.
+        if row.seen is Seen.DEEP and self.state is State.UNLOCKED:
+            return False
         is_sealed = self.state is State.SEALED
         return not (row.only_unsealed if is_sealed else row.only_sealed)
 
@@ -190,7 +193,7 @@ class Run:
 
     def site(self, name: str) -> Site:
         lower = self.place.lower
-        return Site(self.app / name, self.outside / name, lower and lower / "app" / name)
+        return Site(self.app / name, self.outside / name, self.place.device, lower and lower / "app" / name)
 
     def _settle(self) -> None:
         """Until what the daemon does first is over."""

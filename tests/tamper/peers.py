@@ -27,7 +27,7 @@ class Stage:
         place = places.PLACES["ext4"](self.work)
         self.app, self.outside = place.top / "app", place.top / "outside"
         self.rows = Combination("ext4", "none", State.WATCHED).rows()
-        self.sites = {row.name: Site(self.app / f"{n:02}", self.outside / f"{n:02}", None) for n, row in enumerate(self.rows)}
+        self.sites = {row.name: Site(self.app / f"{n:02}", self.outside / f"{n:02}", place.device, None) for n, row in enumerate(self.rows)}
         for site in self.sites.values():
             table.furnish(site.here, site.outside)
         for row in self.rows:

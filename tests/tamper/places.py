@@ -19,6 +19,8 @@ class Place:
 
     top: Path
     """Where it is mounted."""
+    device: Path | None = None
+    """The block device below it."""
     lower: Path | None = None
     """The lower layer of an overlay."""
 
@@ -38,7 +40,8 @@ def on_device(kind: str) -> Callable[[Path], Place]:
         subprocess.run([f"mkfs.{kind}", "-q", "-F" if kind == "ext4" else "-f", image], check=True, stderr=subprocess.DEVNULL)
         # The loop device goes with its last mount, which goes with this process.
         subprocess.run(["mount", "-o", "loop", image, top], check=True)
-        return Place(top)
+        device = subprocess.run(["findmnt", "-no", "SOURCE", top], check=True, capture_output=True, text=True).stdout.strip()
+        return Place(top, Path(device))
 
     return make
 

@@ -35,6 +35,7 @@ class Seen(Enum):
     EVENT = "at once"
     LOOK = "a look, every second"
     SWEEP = "sweep"
+    DEEP = "deep rehash"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Site:
 
     here: Path
     outside: Path
+    device: Path | None
+    """What its file system lies on."""
     lower: Path | None
     """Where the row's directory lies below an overlay."""
     held: dict[str, object] = field(default_factory=dict)
@@ -319,6 +322,14 @@ def _(site):
 @row("dd conv=notrunc", CONTENT, {"f": "content"})
 def _(site):
     subprocess.run(["dd", "if=/dev/zero", "of=f", "bs=1", "count=1", "conv=notrunc", "status=none"], cwd=site.here, check=True)
+
+
+@row("on the block device, below the page cache", CONTENT, {"f": "content"}, seen=Seen.DEEP, only_on=frozenset({"ext4", "xfs"}))
+def _(site):
+    os.sync()
+    at = sys_.first_block(site.f)
+    with opened(site.device, os.O_WRONLY | os.O_SYNC) as handle:
+        os.pwrite(handle, b"RAW", at)
 
 
 @row("in the layer below an overlay", CONTENT, {"f": "content"}, seen=Seen.SWEEP, only_on=frozenset({"overlayfs"}), only_unsealed=True)

@@ -302,12 +302,13 @@ fn single(record: &Record) -> Vec<Notice> {
             put("found", found);
             (Level::Notice, format!("gap {gap} closed: {verified}, {found} findings"))
         }
-        Event::RehashFinished { files, bytes, duration_ms, findings } => {
+        Event::RehashFinished { files, bytes, duration_ms, findings, deep } => {
             put("files", files);
             put("bytes", bytes);
             put("duration_ms", duration_ms);
             put("findings", findings);
-            (Level::Info, format!("{files} files read again in {duration_ms} ms, {findings} differ"))
+            let from = if *deep { " from the disk" } else { "" };
+            (Level::Info, format!("{files} files read again{from} in {duration_ms} ms, {findings} differ"))
         }
         Event::Recovered { operation, how } => {
             put("operation", operation);

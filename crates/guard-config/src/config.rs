@@ -132,6 +132,8 @@ pub struct Environment {
     pub seal: Seal,
     /// Every protected file's content is read again at least this often.
     pub rehash: Duration,
+    /// The same, as the disk holds it, past the page cache.
+    pub deep_rehash: Duration,
     /// What follows an alert.
     pub on_tamper: OnTamper,
     /// Git branches that a deployment may come from; empty means any.
@@ -162,6 +164,7 @@ impl Environment {
             policy: Arc::new(policy),
             seal: Seal::Immutable,
             rehash: Duration::from_secs(300),
+            deep_rehash: Duration::from_secs(86_400),
             on_tamper: OnTamper::default(),
             branches: Vec::new(),
             backup: Backup::default(),

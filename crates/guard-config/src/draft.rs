@@ -19,6 +19,7 @@ use crate::words;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// The only version of the format so far.
 const VERSION: u32 = 1;
@@ -127,6 +128,7 @@ impl Draft {
         let mut e = Environment::new(name, PathBuf::new(), policy);
         e.seal = s.choice(keys::SEAL, &seals).unwrap_or(e.seal);
         e.rehash = s.duration(keys::REHASH, SECOND..=WEEK).map_or(e.rehash, |d| d.value);
+        e.deep_rehash = s.duration(keys::DEEP_REHASH, SECOND..=MONTH).map_or(e.deep_rehash, |d| d.value);
         e.on_tamper = s.choice(keys::ON_TAMPER, &reactions).unwrap_or(e.on_tamper);
         let branches = s.texts(keys::BRANCHES).unwrap_or_default();
         for b in &branches {

@@ -25,6 +25,7 @@ pub(crate) const WRITABLE: Key = key("writable", "list of text", "[]", "[\"media
 pub(crate) const SENSITIVE: Key = key("sensitive", "list of text", "[]", "[\".env*\", \"*.key\"]");
 pub(crate) const SEAL: Key = key("seal", "choice", "\"immutable\"", "\"read-only\"");
 pub(crate) const REHASH: Key = key("rehash", "duration", "\"5m\"", "\"15m\"");
+pub(crate) const DEEP_REHASH: Key = key("deep_rehash", "duration", "\"1d\"", "\"7d\"");
 pub(crate) const ON_TAMPER: Key = key("on_tamper", "choice", "\"alert\"", "\"restore\"");
 pub(crate) const BRANCHES: Key = key("branches", "list of text", "[]", "[\"main\", \"production\"]");
 pub(crate) const WINDOW_DEFAULT: Key = key("window_default", "duration", "\"30m\"", "\"15m\"");

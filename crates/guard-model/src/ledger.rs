@@ -320,6 +320,9 @@ pub enum Event {
         duration_ms: u64,
         /// Paths that differ.
         findings: u64,
+        /// What the devices hold was read, past the page cache.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        deep: bool,
     },
     /// An operation was found half-done at start.
     Recovered {

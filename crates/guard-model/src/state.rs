@@ -107,6 +107,12 @@ pub struct EnvironmentState {
     pub gaps: Vec<Gap>,
     /// The last rehash.
     pub last_rehash: Option<LastRehash>,
+    /// The last one past the page cache.
+    #[serde(default)]
+    pub last_deep_rehash: Option<LastRehash>,
+    /// When it was locked for the first time.
+    #[serde(default)]
+    pub first_locked_at: Option<Timestamp>,
     /// Its backups.
     #[serde(default)]
     pub backups: Backups,
@@ -189,6 +195,8 @@ impl Default for EnvironmentState {
             window: None,
             gaps: Vec::new(),
             last_rehash: None,
+            last_deep_rehash: None,
+            first_locked_at: None,
             backups: Backups::default(),
             put_back_stops: Vec::new(),
         }
@@ -207,6 +215,7 @@ impl EnvironmentState {
             Event::Locked { generation, baseline, by, reason, totals, unsealed, .. } => {
                 self.state = LockState::Locked;
                 self.since = Some(record.at);
+                self.first_locked_at.get_or_insert(record.at);
                 self.by = Some(by.clone());
                 self.reason = Some(reason.clone());
                 self.baseline = Some(CurrentBaseline {
@@ -268,13 +277,16 @@ impl EnvironmentState {
                     oldest.map(|i| self.gaps.remove(i));
                 }
             }
-            Event::RehashFinished { files, bytes, duration_ms, .. } => {
+            Event::RehashFinished { files, bytes, duration_ms, deep, .. } => {
                 self.last_rehash = Some(LastRehash {
                     finished_at: record.at,
                     files: *files,
                     bytes: *bytes,
                     duration_ms: *duration_ms,
                 });
+                if *deep {
+                    self.last_deep_rehash.clone_from(&self.last_rehash);
+                }
             }
             _ => self.backups.apply(record),
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, pread};
 
 use crate::residency::Residency;
@@ -17,7 +17,14 @@ pub enum CacheUse {
     /// Pages that were not there before are dropped again, those that were stay. What
     /// an application has in memory is neither pushed out nor made to look newly used.
     LeaveAsFound,
+    /// What the device holds, whatever is in the page cache (`O_DIRECT`). Where a file system has
+    /// no way past its cache, pages that are neither dirty nor mapped are dropped before
+    /// they are read.
+    FromDevice,
 }
+
+/// What `O_DIRECT` wants buffers, offsets and lengths to be multiples of, on any device.
+const ALIGNMENT: usize = 4096;
 
 /// Reads `file` in pieces of `buffer`'s size, gives each piece to `each`, and says how many bytes
 /// there were. It stops early, with more than `size`, once the file has turned out to
@@ -42,6 +49,16 @@ pub fn read_whole<B>(
         fadvise(file, 0, None, Advice::Random).ok();
         fadvise(file, 0, None, Advice::NoReuse).ok();
     }
+    // A buffer that is too short for it is read through the cache.
+    let aligned = if cache == CacheUse::FromDevice { aligned(buffer) } else { None };
+    let mut direct = aligned.is_some() && set_direct(file, true).is_ok();
+    let buffer = match aligned {
+        Some(range) => buffer.get_mut(range).unwrap_or_default(),
+        None => buffer,
+    };
+    if cache == CacheUse::FromDevice && !direct {
+        fadvise(file, 0, None, Advice::DontNeed).ok();
+    }
     let mut total: u64 = 0;
     let mut residency = Residency::default();
     loop {
@@ -53,6 +70,13 @@ pub fn read_whole<B>(
         let n = match pread(file, &mut *buffer, total) {
             Ok(n) => n,
             Err(Errno::INTR) => continue,
+            // Not every file system that lets it be asked for can do it.
+            Err(Errno::INVAL) if direct => {
+                direct = false;
+                set_direct(file, false)?;
+                fadvise(file, 0, None, Advice::DontNeed).ok();
+                continue;
+            }
             Err(e) => return Err(e.into()),
         };
         if cache == CacheUse::LeaveAsFound {
@@ -68,6 +92,20 @@ pub fn read_whole<B>(
             return Ok(ControlFlow::Continue(total));
         }
     }
+}
+
+/// The part of a buffer that direct reads can be made into; `None` where there is none.
+fn aligned(buffer: &[u8]) -> Option<std::ops::Range<usize>> {
+    let start = buffer.as_ptr().align_offset(ALIGNMENT);
+    let whole = buffer.len().checked_sub(start)? / ALIGNMENT * ALIGNMENT;
+    (whole > 0).then(|| start..start + whole)
+}
+
+/// From now on the handle is read past the page cache, or no longer.
+fn set_direct(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let mut flags = fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, on);
+    Ok(fcntl_setfl(file, flags)?)
 }
 
 #[cfg(test)]
@@ -99,8 +137,8 @@ mod tests {
         for size in [0usize, 1, 4095, 4096, 4097, 8192, 20_000] {
             let content: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             fs::write(&path, &content).unwrap();
-            for cache in [CacheUse::Ordinary, CacheUse::LeaveAsFound] {
-                for buffer in [4096, 65536] {
+            for cache in [CacheUse::Ordinary, CacheUse::LeaveAsFound, CacheUse::FromDevice] {
+                for buffer in [100, 4096, 65536] {
                     let (all, n) = read(&path, size as u64, buffer, cache);
                     assert_eq!((all == content, n), (true, size as u64), "{size} {buffer} {cache:?}");
                 }

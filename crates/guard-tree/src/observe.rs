@@ -36,6 +36,8 @@ pub enum Content<'a> {
     Skip,
     /// Read and hash it.
     Read,
+    /// Likewise, but what its device holds, past the page cache.
+    ReadFromDevice,
     /// Read it where ctime, mtime, size, inode or device differ from this entry's,
     /// or this entry has no `sha256`; else `sha256` is `None`. A regular file of which
     /// statx(2) tells nothing new has this entry's extended attributes: the kernel
@@ -98,6 +100,8 @@ pub(crate) struct Observer<'a> {
     buffer: Vec<u8>,
     xattrs: XattrReader,
     cache: CacheUse,
+    /// The same for the entry that is looked at now.
+    reading: CacheUse,
     control: Control<'a>,
     writers: AskWriters,
     /// What was last heard, kept for a file that cannot be read because it is being written.
@@ -117,6 +121,7 @@ impl<'a> Observer<'a> {
             buffer: Vec::new(),
             xattrs: XattrReader::default(),
             cache,
+            reading: cache,
             control,
             writers: AskWriters::No,
             open_writers: None,
@@ -131,13 +136,22 @@ impl<'a> Observer<'a> {
     /// Looks at the child `name` of `dir`.
     pub(crate) fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], content: Content<'_>) -> Sight {
         self.open_writers = None;
+        self.source_of(content);
         let sight = self.persist(|this| this.look(dir, name, content));
         Sight { writers: self.open_writers.take(), ..sight }
     }
 
     /// Looks at what `handle` stands on.
     pub(crate) fn handle(&mut self, handle: BorrowedFd<'_>, content: Content<'_>) -> Sight {
+        self.source_of(content);
         self.persist(|this| this.located(handle, content))
+    }
+
+    fn source_of(&mut self, content: Content<'_>) {
+        self.reading = match content {
+            Content::ReadFromDevice => CacheUse::FromDevice,
+            _ => self.cache,
+        };
     }
 
     fn persist(&mut self, mut look: impl FnMut(&mut Self) -> Result<Sight, Again>) -> Sight {
@@ -159,7 +173,7 @@ impl<'a> Observer<'a> {
     }
 
     fn look(&mut self, dir: BorrowedFd<'_>, name: &[u8], content: Content<'_>) -> Result<Sight, Again> {
-        if matches!(content, Content::Read) {
+        if matches!(content, Content::Read | Content::ReadFromDevice) {
             // The short way for what a full scan does a hundred thousand times. The kind is
             // asked for first, so that only what just was a regular file is opened at all.
             let before = match stat::child(dir, name) {
@@ -198,7 +212,7 @@ impl<'a> Observer<'a> {
         };
         let wanted = match content {
             Content::Skip => false,
-            Content::Read => true,
+            Content::Read | Content::ReadFromDevice => true,
             Content::IfDiffers(expected) => {
                 entry_of(&stat).is_some_and(|e| needs_content(Some(expected), &e))
             }
@@ -276,7 +290,7 @@ impl<'a> Observer<'a> {
         }
         let mut sha = Sha256::new();
         let control = self.control;
-        let read = read_whole(file, size, &mut self.buffer, self.cache, |piece| {
+        let read = read_whole(file, size, &mut self.buffer, self.reading, |piece| {
             if control.is_cancelled() {
                 return ControlFlow::Break("cancelled while it was read");
             }

@@ -18,7 +18,9 @@ pub enum ScanContent {
     WhereDiffers,
     /// Every file is read.
     All,
-    /// Likewise, and of each protected one, on the handle that it is then read through, it is
+    /// Likewise, what their devices hold, past the page cache.
+    AllFromDevice,
+    /// As [`All`](Self::All), and of each protected one, on the handle that it is then read through, it is
     /// asked whether anybody has it open for writing: see [`Visitor::writers`].
     AllAndWriters,
 }

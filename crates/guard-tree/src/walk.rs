@@ -362,6 +362,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         match (self.scan.content, expected) {
             _ if listed != FileType::RegularFile => Content::Skip,
             (ScanContent::None, _) => Content::Skip,
+            (ScanContent::AllFromDevice, _) => Content::ReadFromDevice,
             (ScanContent::WhereDiffers, Some(expected)) => Content::IfDiffers(expected),
             (ScanContent::WhereDiffers, None) | (ScanContent::All | ScanContent::AllAndWriters, _) => {
                 Content::Read

@@ -253,7 +253,7 @@ fn every_event_but_the_unknown_one_is_told() {
             totals,
         },
         Event::GapClosed { gap: 1, verified: word(), found: 0 },
-        Event::RehashFinished { files: 1, bytes: 1, duration_ms: 1, findings: 0 },
+        Event::RehashFinished { files: 1, bytes: 1, duration_ms: 1, findings: 0, deep: false },
         Event::BackupCreated {
             backup: BackupId::new(1, Timestamp(0)),
             manifest: digest,

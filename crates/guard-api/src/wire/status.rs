@@ -193,6 +193,9 @@ pub struct Environment {
     pub watch: WatchState,
     /// The last rehash.
     pub last_rehash: Option<Rehash>,
+    /// The last one that read what the disk holds, past the page cache.
+    #[serde(default)]
+    pub last_deep_rehash: Option<Rehash>,
     /// Every protected file is read again at least this often, seconds.
     #[serde(default)]
     pub rehash_seconds: u64,

@@ -258,7 +258,11 @@ fn rehash(look: Look, e: &Environment) -> String {
         Some(t) => format!(", next {}", relative(t, look.now)),
         None => String::new(),
     };
-    format!("{every}{last}{next}")
+    let deep = match &e.last_deep_rehash {
+        Some(r) => format!("; from the disk {}", relative(r.finished_at, look.now)),
+        None => String::new(),
+    };
+    format!("{every}{last}{next}{deep}")
 }
 
 /// Why hints may have been lost, in words.

@@ -92,7 +92,7 @@ impl Gaps {
                 self.open.retain(|g| !closing.ids.contains(&g.id));
                 let verified = match closing.by {
                     ScanKind::Sweep => "metadata of every protected entry, content where it differs",
-                    ScanKind::Rehash => "content of every protected file",
+                    ScanKind::Rehash | ScanKind::Deep => "content of every protected file",
                 };
                 closing
                     .ids

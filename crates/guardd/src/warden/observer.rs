@@ -9,7 +9,7 @@ use guard_model::{Actor, Entry, Kind, Observed, Policy, RelPath};
 use guard_tree::{Content, Root, ScanContent, ScanOptions};
 
 use super::Message;
-use super::touches::{Reach, Touched};
+use super::touches::{Proof, Reach, Touched};
 use crate::comparer::{Comparer, Difference, Expectation};
 use crate::operations::Work;
 
@@ -91,7 +91,7 @@ fn run(queue: &Receiver<Job>, reports: &Sender<Message>, work: &Work) {
 }
 
 fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
-    let Touched { path, reach, actor } = touched;
+    let Touched { path, reach, proof, actor } = touched;
     let known = match view.expectation.get(&path) {
         Ok(record) => record,
         Err(e) => {
@@ -102,7 +102,11 @@ fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
     let found = match known {
         Some(record) => {
             let on_disk = view.expectation.on_disk(&record);
-            let observed = look(view, &path, Content::IfDiffers(&on_disk), work);
+            let content = match proof {
+                Proof::Metadata => Content::IfDiffers(&on_disk),
+                Proof::Device => Content::ReadFromDevice,
+            };
+            let observed = look(view, &path, content, work);
             if was_read(&observed) {
                 report.read.push(path.clone());
             }

@@ -163,6 +163,7 @@ impl Warden {
             bytes: done.totals.bytes,
             duration_ms: millis(began),
             findings: 0,
+            deep: false,
         });
         self.record(events);
         // The watches stand since before the walk, by the same policy: renewing them would be a gap.

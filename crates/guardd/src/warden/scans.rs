@@ -1,4 +1,4 @@
-//! Background scans: a metadata sweep now and then, a full rehash in `rehash`.
+//! Background scans: a metadata sweep now and then, a full rehash in `rehash`, one past the page cache in `deep_rehash`.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use guard_model::ledger::Event;
 use guard_tree::{Pace, ScanContent, ScanOptions};
 
 use super::observer::View;
-use super::touches::Reach;
 use super::troubles::Topic;
 use super::{Message, Warden};
 use crate::comparer::{Collected, Comparer};
@@ -27,6 +26,8 @@ pub(super) enum ScanKind {
     Sweep,
     /// Content of everything.
     Rehash,
+    /// Content of everything as the devices hold it, past the page cache.
+    Deep,
 }
 
 /// The scan that runs, and when the last ones began, by the boot-time clock.
@@ -35,6 +36,7 @@ pub(super) struct Scans {
     running: Option<(ScanKind, Arc<Work>)>,
     last_sweep_us: Option<u64>,
     last_rehash_us: Option<u64>,
+    last_deep_us: Option<u64>,
     /// Counts up when what scans compare with is replaced: the word of older ones is void.
     epoch: u64,
 }
@@ -92,6 +94,7 @@ pub(super) fn scan(
         content: match kind {
             ScanKind::Sweep => ScanContent::WhereDiffers,
             ScanKind::Rehash => ScanContent::All,
+            ScanKind::Deep => ScanContent::AllFromDevice,
         },
         workers: if pace.is_some() { 1 } else { crate::operations::lock::workers() },
         pace,
@@ -152,11 +155,26 @@ impl Warden {
         };
         if self.gaps.wants_sweep() {
             self.begin_scan(ScanKind::Sweep);
+        } else if locked && self.deep_is_due() {
+            self.begin_scan(ScanKind::Deep);
         } else if locked && due(self.scans.last_rehash_us, self.config.rehash) {
             self.begin_scan(ScanKind::Rehash);
         } else if due(self.scans.last_sweep_us, self.sweep_interval()) {
             self.begin_scan(ScanKind::Sweep);
         }
+    }
+
+    /// By the wall clock, since it outlasts the daemon; one that was set back makes it due.
+    fn deep_is_due(&self) -> bool {
+        let last = self.state.last_deep_rehash.as_ref().map(|r| r.finished_at).or(self.state.first_locked_at);
+        let every = i64::try_from(self.config.deep_rehash.as_micros()).unwrap_or(i64::MAX);
+        let now = crate::operations::now().0;
+        // What began and failed is not begun again at once.
+        let begun = self.scans.last_deep_us.is_some_and(|at| {
+            u128::from(guard_sys::clock::boottime_micros().saturating_sub(at))
+                < self.config.rehash.as_micros()
+        });
+        !begun && last.is_none_or(|at| now < at.0 || now.saturating_sub(at.0) >= every)
     }
 
     /// Slow enough to be no burden, fast enough to be done in four fifths of `rehash`.
@@ -172,7 +190,7 @@ impl Warden {
         let (epoch, back, work) = (self.scans.epoch, self.myself.clone(), Work::shared());
         let own = Arc::clone(&work);
         // A sweep reads next to nothing and closes gaps: it is not paced.
-        let pace = (kind == ScanKind::Rehash).then(|| self.pace());
+        let pace = (kind > ScanKind::Sweep).then(|| self.pace());
         let spawned = std::thread::Builder::new().name(format!("scan {}", self.ward.name)).spawn(move || {
             let began = Instant::now();
             let outcome =
@@ -191,8 +209,11 @@ impl Warden {
             Ok(_) => {
                 self.scans.running = Some((kind, work));
                 self.scans.last_sweep_us = Some(began_us);
-                if kind == ScanKind::Rehash {
+                if kind > ScanKind::Sweep {
                     self.scans.last_rehash_us = Some(began_us);
+                }
+                if kind == ScanKind::Deep {
+                    self.scans.last_deep_us = Some(began_us);
                 }
             }
             Err(e) => {
@@ -222,21 +243,20 @@ impl Warden {
         self.left_out.unread = scanned.skipped;
         self.left_out.mounts = scanned.mounts;
         let suspects: Vec<RelPath> = scanned.collected.differences.into_iter().map(|d| d.path).collect();
-        for path in &suspects {
-            self.touches.add(path.clone(), Reach::Entry, None);
-        }
-        // What was reported and is no difference in this scan is looked at again, too.
+        // What was reported and is no difference in this scan is looked at again, too: by the same
+        // means at least, or a change that shows only on the device would count as gone.
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
-        for path in reported {
-            self.touches.add(path, Reach::Entry, None);
+        for path in suspects.iter().cloned().chain(reported) {
+            self.touches.suspect(path);
         }
         self.gaps.scanned(end.kind, end.began_us, &suspects);
-        if end.kind == ScanKind::Rehash {
+        if end.kind > ScanKind::Sweep {
             self.record(vec![Event::RehashFinished {
                 files: scanned.files,
                 bytes: scanned.bytes,
                 duration_ms: u64::try_from(end.took.as_millis()).unwrap_or(u64::MAX),
                 findings: suspects.len() as u64,
+                deep: end.kind == ScanKind::Deep,
             }]);
         }
     }

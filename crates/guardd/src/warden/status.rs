@@ -93,6 +93,7 @@ impl Warden {
                 reads: self.read_state(),
             },
             last_rehash: self.state.last_rehash.as_ref().map(wire::rehash),
+            last_deep_rehash: self.state.last_deep_rehash.as_ref().map(wire::rehash),
             rehash_seconds: self.config.rehash.as_secs(),
             next_rehash_at: self.next_rehash_at(),
             alerts_open: open.unwrap_or(0),

@@ -16,13 +16,30 @@ pub(super) enum Reach {
     Below,
 }
 
+/// What proves that a file's content is what it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Proof {
+    /// Metadata that did not move: for what the kernel told of, since what changes content moves it.
+    Metadata,
+    /// What its device holds: for what a scan found amiss, which may show nowhere else.
+    Device,
+}
+
 /// A path to observe.
 #[derive(Debug, Clone)]
 pub(super) struct Touched {
     pub(super) path: RelPath,
     pub(super) reach: Reach,
+    pub(super) proof: Proof,
     /// Who touched it last, where known.
     pub(super) actor: Option<Arc<Actor>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    reach: Reach,
+    proof: Proof,
+    actor: Option<Arc<Actor>>,
 }
 
 /// The set of touched paths, and when the content of some was last read.
@@ -30,7 +47,7 @@ pub(super) struct Touched {
 /// Times are microseconds of a clock that never goes back.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
-    waiting: BTreeMap<RelPath, (Reach, Option<Arc<Actor>>)>,
+    waiting: BTreeMap<RelPath, Waiting>,
     recent: HashMap<RelPath, u64>,
 }
 
@@ -44,9 +61,19 @@ impl Touches {
 
     /// Of several who touched a path before it is observed, the last one known is kept.
     pub(super) fn add(&mut self, path: RelPath, reach: Reach, actor: Option<Arc<Actor>>) {
-        let entry = self.waiting.entry(path).or_insert((reach, None));
-        entry.0 = reach.max(entry.0);
-        entry.1 = actor.or(entry.1.take());
+        self.wait(path, reach, Proof::Metadata, actor);
+    }
+
+    /// What a scan found amiss, or anybody before.
+    pub(super) fn suspect(&mut self, path: RelPath) {
+        self.wait(path, Reach::Entry, Proof::Device, None);
+    }
+
+    fn wait(&mut self, path: RelPath, reach: Reach, proof: Proof, actor: Option<Arc<Actor>>) {
+        let waiting = self.waiting.entry(path).or_insert(Waiting { reach, proof, actor: None });
+        waiting.reach = reach.max(waiting.reach);
+        waiting.proof = proof.max(waiting.proof);
+        waiting.actor = actor.or(waiting.actor.take());
     }
 
     /// The paths due at `now`.
@@ -61,8 +88,8 @@ impl Touches {
             .collect();
         due.into_iter()
             .filter_map(|path| {
-                let (reach, actor) = self.waiting.remove(&path)?;
-                Some(Touched { path, reach, actor })
+                let Waiting { reach, proof, actor } = self.waiting.remove(&path)?;
+                Some(Touched { path, reach, proof, actor })
             })
             .collect()
     }

@@ -67,12 +67,9 @@ fn one(
     let record = record(task, path)?;
     let difference = match &record {
         Some(record) => {
-            let on_disk = task.expectation.on_disk(record);
-            let content = match task.wanted {
-                Wanted::Baseline => Content::IfDiffers(&on_disk),
-                Wanted::Backup { .. } => Content::Read,
-            };
-            let observed = task.root.observe_with(path, content, &task.work.cancel, &task.work.progress);
+            // What differs may show on the device alone.
+            let (cancel, progress) = (&task.work.cancel, &task.work.progress);
+            let observed = task.root.observe_with(path, Content::ReadFromDevice, cancel, progress);
             task.expectation.of_record(record, observed)
         }
         None => {

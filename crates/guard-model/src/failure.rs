@@ -19,6 +19,21 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// Is a full disk, or a quota, the cause?
+#[must_use]
+pub fn is_out_of_space(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

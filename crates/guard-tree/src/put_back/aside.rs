@@ -30,6 +30,15 @@ struct KeptDirectory {
     names: Vec<Kept>,
 }
 
+/// A directory that was closed to others, and what it was before.
+struct Closed {
+    handle: OwnedFd,
+    stat: Stat,
+}
+
+/// Directories whose owner and mode are given back where they could not be taken away.
+const MOST_CLOSED: usize = 64;
+
 impl Desk<'_> {
     /// What is at the temporary name of `step` is kept, durably, and removed. The entry that it was.
     pub(super) fn empty_out(&self, step: &PutBack, keeper: &mut dyn Keeper) -> Result<Entry, PutBackError> {
@@ -48,8 +57,11 @@ impl Desk<'_> {
                 }
                 return Ok(entry);
             }
-            let kept = self.keep_tree(step, &handle, &entry, keeper)?;
-            self.durable(step, keeper)?;
+            let mut closed = Vec::new();
+            let kept = self
+                .keep_tree(step, &handle, &entry, keeper, &mut closed)
+                .and_then(|kept| self.durable(step, keeper).map(|()| kept))
+                .inspect_err(|_| open_again(&closed))?;
             match self.remove_tree(step, &handle, kept) {
                 Ok(()) => return Ok(entry),
                 // Something has appeared in it.
@@ -104,6 +116,7 @@ impl Desk<'_> {
         top: &OwnedFd,
         entry: &Entry,
         keeper: &mut dyn Keeper,
+        closed: &mut Vec<Closed>,
     ) -> Result<Vec<KeptDirectory>, PutBackError> {
         let io = self.io(step);
         let mut all = Vec::new();
@@ -117,8 +130,7 @@ impl Desk<'_> {
             keeper
                 .keep(&joined(&step.path, &below), &described, None)
                 .map_err(|source| PutBackError::NotKept { path: step.path.clone(), source })?;
-            close_to_others(handle.as_fd(), &stat).map_err(|e| io(("close to others", e)))?;
-            let opened = procfd::reopen(handle.as_fd(), How::List).map_err(|e| io(("open what is in", e)))?;
+            let opened = self.closed(&handle, stat, closed).map_err(|e| io(("close to others", e)))?;
             listing.read(opened.as_fd()).map_err(|e| io(("list", e)))?;
             let mut kept = KeptDirectory { below: below.clone(), names: Vec::new() };
             for (name, _) in listing.iter() {
@@ -167,6 +179,16 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// A directory of what goes away, opened, after it was closed to others.
+    fn closed(&self, handle: &OwnedFd, stat: Stat, closed: &mut Vec<Closed>) -> std::io::Result<OwnedFd> {
+        close_to_others(handle.as_fd(), &stat)?;
+        // So many as a process may well have open; the rest stays closed where it cannot be kept.
+        if closed.len() < MOST_CLOSED {
+            closed.push(Closed { handle: handle.try_clone()?, stat });
+        }
+        procfd::reopen(handle.as_fd(), How::List)
+    }
+
     fn within(&self, top: &OwnedFd, below: &RelPath, how: How) -> std::io::Result<OwnedFd> {
         if below.is_root() && how == How::List {
             return procfd::reopen(top.as_fd(), how);
@@ -183,6 +205,22 @@ fn close_to_others(handle: BorrowedFd<'_>, stat: &Stat) -> std::io::Result<()> {
         entries::set_owner(handle, us, stat.gid)?;
     }
     procfd::set_mode(handle, 0o700)
+}
+
+/// What could not be kept stays as it was.
+fn open_again(closed: &[Closed]) {
+    for Closed { handle, stat } in closed {
+        let handle = handle.as_fd();
+        let given = entries::set_owner(handle, stat.uid, stat.gid)
+            .and_then(|()| procfd::set_mode(handle, stat.mode))
+            .and_then(|()| match stat.flags & attributes::FORBIDDING {
+                0 => Ok(()),
+                flags => attributes::set_flags(handle, Kind::Directory, attributes::FORBIDDING, flags),
+            });
+        if let Err(e) = given {
+            tracing::warn!(error = %e, "a directory that could not be taken away stays closed to others");
+        }
+    }
 }
 
 /// Removes a name if it still is what was kept. An inode that has other names is left by this one alone.

@@ -10,7 +10,7 @@ use guard_sys::stat::{self, FileType, Stat, Time};
 use guard_sys::{entries, flags, place, procfd};
 
 use super::attributes::{self, FORBIDDING, Failed};
-use super::make::{HalfMade, Made, make};
+use super::make::{HalfMade, make};
 use super::{Action, ContentOf, Keeper, Placed, PutBack, PutBackError};
 use crate::Root;
 use crate::observe::{entry_of, is_absence, kind_of};
@@ -52,6 +52,14 @@ pub(super) struct Way {
     pub(super) handle: OwnedFd,
     pub(super) stat: Stat,
     kind: Kind,
+}
+
+/// What is to stand at the name, and attributes that it could not be given.
+struct New {
+    handle: OwnedFd,
+    short: Vec<String>,
+    /// The forbidding flags that it had, and has to have again.
+    lifted: Option<(Kind, u32)>,
 }
 
 impl Root {
@@ -225,7 +233,7 @@ impl Desk<'_> {
             Action::Make(wanted) | Action::Link { wanted, .. } => wanted,
             Action::Remove => return self.remove(step, way, keeper),
         };
-        let (new, short) = self.made(step, wanted, content)?;
+        let mut new = self.made(step, wanted, content)?;
         if let Err(e) = self.place(step, new.as_fd(), way.as_ref()) {
             self.discard(step, new.as_fd());
             return Err(e);
@@ -243,11 +251,12 @@ impl Desk<'_> {
         if let Some(way) = &way {
             way.give_back_flags();
         }
+        new.give_back_flags().map_err(|e| self.io(step)(("set the flags of", e)))?;
         let now = stat::of(new.as_fd()).map_err(|e| self.io(step)(("stat", e)))?;
         if self.at(step.path.name()) != Some(now.identity()) {
             return Err(self.changed(step));
         }
-        Ok(Placed { now: placed(&now, wanted), kept, short })
+        Ok(Placed { now: placed(&now, wanted), kept, short: std::mem::take(&mut new.short) })
     }
 
     /// What stands at the name, which has to be what was planned with.
@@ -273,23 +282,25 @@ impl Desk<'_> {
         Ok(Some(Way { handle, stat, kind }))
     }
 
-    fn made(&self, step: &PutBack, wanted: &Entry, content: ContentOf<'_>) -> Result<Made, PutBackError> {
+    fn made(&self, step: &PutBack, wanted: &Entry, content: ContentOf<'_>) -> Result<New, PutBackError> {
         let io = self.io(step);
         let temporary = step.temporary.name();
         if let Action::Link { to, identity, .. } = &step.action {
             return self.linked(step, to, *identity);
         }
-        make(self.handle.as_fd(), temporary, wanted, &step.path, content, &io).map_err(|half| {
-            let HalfMade { made, error } = half;
-            if let Some(made) = made {
-                self.discard(step, made.as_fd());
+        match make(self.handle.as_fd(), temporary, wanted, &step.path, content, &io) {
+            Ok((handle, short)) => Ok(New { handle, short, lifted: None }),
+            Err(HalfMade { made, error }) => {
+                if let Some(made) = made {
+                    self.discard(step, made.as_fd());
+                }
+                Err(error)
             }
-            error
-        })
+        }
     }
 
     /// One more name for a file that is there, at the temporary name.
-    fn linked(&self, step: &PutBack, to: &RelPath, identity: (u64, u64)) -> Result<Made, PutBackError> {
+    fn linked(&self, step: &PutBack, to: &RelPath, identity: (u64, u64)) -> Result<New, PutBackError> {
         let io = self.io(step);
         let other = self.root.open_beneath(to, How::Locate).map_err(|e| io(("find the other name of", e)))?;
         let stat = stat::of(other.as_fd()).map_err(|e| io(("stat", e)))?;
@@ -297,14 +308,12 @@ impl Desk<'_> {
             return Err(PutBackError::Changed { path: to.clone() });
         }
         let kind = kind_of(stat.kind).ok_or_else(|| self.changed(step))?;
+        // Neither a name nor another name is given to what is immutable: it is lifted until it stands in its place.
         attributes::lift(other.as_fd(), &stat, kind).map_err(|e| io(("lift the flags of", e)))?;
-        let linked = place::link(other.as_fd(), self.handle.as_fd(), step.temporary.name());
-        if stat.flags & FORBIDDING != 0 {
-            attributes::set_flags(other.as_fd(), kind, FORBIDDING, stat.flags)
-                .map_err(|e| io(("set the flags of", e)))?;
-        }
-        linked.map_err(|e| io(("link", e)))?;
-        Ok((other, Vec::new()))
+        let lifted = Some((kind, stat.flags & FORBIDDING)).filter(|(_, flags)| *flags != 0);
+        let new = New { handle: other, short: Vec::new(), lifted };
+        place::link(new.as_fd(), self.handle.as_fd(), step.temporary.name()).map_err(|e| io(("link", e)))?;
+        Ok(new)
     }
 
     /// What is at the temporary name gets the name; what had it gets the temporary one.
@@ -319,7 +328,15 @@ impl Desk<'_> {
             return match entries::rename_new(dir, temporary, name) {
                 Err(e) if Errno::from_io_error(&e) == Some(Errno::EXIST) => Err(self.changed(step)),
                 Err(e) => Err(io(("name", e))),
-                Ok(()) => place::to_disk(&self.handle).map_err(|e| io(("write the directory of", e))),
+                Ok(()) => place::to_disk(&self.handle).map_err(|e| {
+                    // Where it is not known to last it is not done: it goes again, from the temporary name.
+                    if self.at(name) == Some(new)
+                        && let Err(e) = entries::rename_new(dir, name, temporary)
+                    {
+                        tracing::warn!(error = %e, path = %step.path, "what was made could not be taken back");
+                    }
+                    io(("write the directory of", e))
+                }),
             };
         };
         let old = way.stat.identity();
@@ -342,7 +359,16 @@ impl Desk<'_> {
             way.give_back_flags();
             return Err(self.changed(step));
         }
-        place::to_disk(&self.handle).map_err(|e| io(("write the directory of", e)))
+        place::to_disk(&self.handle).map_err(|e| {
+            if self.at(name) == Some(new)
+                && self.at(temporary) == Some(old)
+                && let Err(e) = place::exchange(dir, temporary, name)
+            {
+                tracing::warn!(error = %e, path = %step.path, "what was replaced could not be put back");
+            }
+            way.give_back_flags();
+            io(("write the directory of", e))
+        })
     }
 
     /// Takes what should not be there away, into quarantine.
@@ -471,6 +497,27 @@ impl Drop for Desk<'_> {
         }
         if let Err((operation, source)) = self.leave(None) {
             tracing::error!(path = %self.path, operation, error = %source, "a directory is not as it was");
+        }
+    }
+}
+
+impl New {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    fn give_back_flags(&mut self) -> io::Result<()> {
+        match self.lifted.take() {
+            Some((kind, flags)) => attributes::set_flags(self.as_fd(), kind, FORBIDDING, flags),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        if let Err(e) = self.give_back_flags() {
+            tracing::warn!(error = %e, "flags of a file that was to be linked could not be set again");
         }
     }
 }

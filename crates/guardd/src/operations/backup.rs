@@ -16,7 +16,7 @@ use guard_model::ledger::{Event, Record};
 use guard_model::path::escape;
 use guard_model::retention::Asked;
 use guard_model::seal::sealed;
-use guard_model::{BackupKind, Class, Entry, Kind, Observed, Policy, RelPath, Seal};
+use guard_model::{BackupId, BackupKind, Class, Entry, Kind, Observed, Policy, RelPath, Seal};
 use guard_store::Baseline;
 use guard_store::backup::{
     BackupDraft, BackupError, BackupWriter, Backups, Made, Pruned, Pulse, Scope, Stored,
@@ -174,14 +174,24 @@ impl Vault {
         let made = writer.finish(&ward.house.key)?;
         let pulse = Pulse { cancel: &work.cancel, bytes: &work.progress.bytes };
         let id = &made.manifest.id;
-        match self.backups.verify(id, Scope::Unproven, pulse) {
-            Ok(found) if found.problems.is_empty() => Ok(BackedUp { made, missing }),
+        let failed = match self.backups.verify(id, Scope::Unproven, pulse) {
+            Ok(found) if found.problems.is_empty() => return Ok(BackedUp { made, missing }),
             Ok(found) => {
                 let problem = found.problems.into_iter().next().unwrap_or_default();
-                Err(OperationError::NotReadBack { backup: id.clone(), problem })
+                OperationError::NotReadBack { backup: id.clone(), problem }
             }
-            Err(BackupError::Cancelled) => Err(OperationError::Cancelled),
-            Err(e) => Err(e.into()),
+            Err(BackupError::Cancelled) => OperationError::Cancelled,
+            Err(e) => e.into(),
+        };
+        self.take_back(id);
+        Err(failed)
+    }
+
+    /// A backup that failed after it was whole goes again. Where that cannot be done the next start tells the ledger
+    /// of it.
+    pub(crate) fn take_back(&self, id: &BackupId) {
+        if let Err(error) = self.backups.take_back(id) {
+            tracing::warn!(backup = %id, error = %error.with_causes(), "a backup that failed is still there");
         }
     }
 

@@ -73,7 +73,7 @@ pub(crate) fn recover(
         (PlanKind::Restore, _) => {
             let device =
                 DeviceMap { at_lock: device_at_lock.unwrap_or(root.identity().0), now: root.identity().0 };
-            let (restored, how) = restore::recover::recover(ward, root, device, &plan.header().by, &steps)?;
+            let (restored, how) = restore::recover::recover(ward, root, device, plan.header(), &steps)?;
             events = restored;
             how
         }

@@ -126,8 +126,8 @@ impl Warden {
         .map_err(|e| e.with_causes())
     }
 
-    /// A backup that was made just before a crash is told to the ledger; one that the ledger knows
-    /// and that is gone is an alert.
+    /// A backup that was made just before a crash is told to the ledger, and so is one that stands again or still
+    /// though the ledger was told that it goes; one that the ledger knows and that is gone is an alert.
     fn compare_with_ledger(&mut self, backups: &Backups) {
         let Ok(listed) = backups.list() else { return };
         let there: BTreeSet<&BackupId> = listed.iter().map(|b| &b.id).collect();
@@ -149,8 +149,8 @@ impl Warden {
                 events.push(alert(Severity::High, title, Vec::new()));
             }
         }
-        let last = self.state.backups.last_number;
-        for backup in listed.into_iter().filter(|b| b.id.sequence() > last) {
+        let known = &self.state.backups.known;
+        for backup in listed.into_iter().filter(|b| !known.contains_key(&b.id)) {
             if let Ok((m, manifest)) = backup.manifest {
                 events.push(Event::BackupCreated {
                     backup: m.id,

@@ -393,7 +393,12 @@ impl Warden {
                 }
             }
         }
-        self.ward.house.sinks.undurable(self.unrecorded(&events));
+        let records = self.unrecorded(&events);
+        // What guardd put back stands, written down or not: it is nobody's change.
+        for record in records.iter().filter(|r| matches!(r.event, Event::Restored { .. })) {
+            Arc::make_mut(&mut self.overlay).apply(record);
+        }
+        self.ward.house.sinks.undurable(records);
         self.unwritten.extend(events);
         Vec::new()
     }
@@ -429,6 +434,8 @@ impl Warden {
             if let Ok(open) = self.ward.house.index().alerts(Some(&self.ward.name), AlertScope::Unresolved) {
                 self.raised = Raised::from_alerts(&open);
                 self.reads.know(&open);
+                // Nothing is put back before its alert is durable: now it is.
+                self.reconsider_tampering();
             }
         }
     }

@@ -14,7 +14,7 @@ use guard_store::{Index, RecordFilter, StoreError};
 use super::outcomes::Finished;
 use super::troubles::Topic;
 use super::{Running, Warden};
-use crate::failure::chain;
+use crate::failure::{chain, is_out_of_space};
 use crate::operations::restore::{RestoreDone, RestoreTask, Scope, Wanted};
 use crate::operations::{OperationError, Work};
 use crate::ward::Ward;
@@ -28,6 +28,9 @@ pub(super) struct Tamper {
     /// guardd puts something back right now.
     pub(super) is_running: bool,
 }
+
+/// For want of space nothing is tried again sooner: not as often as a fight would be stopped.
+const SPACE_US: u64 = 20_000_000;
 
 /// What somebody replaced at the very moment is tried again after so long.
 const AGAIN_US: u64 = 50_000;
@@ -63,10 +66,13 @@ impl Warden {
         if !self.puts_back() {
             return;
         }
-        let now = guard_sys::clock::boottime_micros();
+        self.reconsider_at(guard_sys::clock::boottime_micros());
+    }
+
+    fn reconsider_at(&mut self, at: u64) {
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
         for path in reported {
-            self.tamper.waiting.entry(path).or_insert(now);
+            self.tamper.waiting.entry(path).or_insert(at);
         }
     }
 
@@ -169,6 +175,10 @@ impl Warden {
                 for path in &done.raced {
                     self.tamper.waiting.insert(path.clone(), again);
                 }
+                let space = guard_sys::clock::boottime_micros().saturating_add(SPACE_US);
+                for path in &done.starved {
+                    self.tamper.waiting.entry(path.clone()).or_insert(space);
+                }
                 for (path, remark) in &done.remarks {
                     tracing::warn!(environment = self.ward.name, %path, remark, "put back");
                 }
@@ -197,6 +207,9 @@ impl Warden {
                 tracing::error!(environment = self.ward.name, why, "on_tamper");
                 if matches!(e, OperationError::QuarantineFull { .. }) {
                     self.stop_putting_back(None, format!("its quarantine is full: {}", chain(&e)));
+                } else if is_out_of_space(&e) {
+                    let space = guard_sys::clock::boottime_micros().saturating_add(SPACE_US);
+                    self.reconsider_at(space);
                 }
                 self.troubles.begin(Topic::PutBack, why);
             }

@@ -132,6 +132,27 @@ fn one_path_out_of_a_lost_directory_brings_the_directories_with_it() {
     assert!(stage.check().clean, "{:?}", stage.check().findings);
 }
 
+/// Both names differ, one of them in what belongs to both: the seal.
+#[test]
+fn names_of_one_file_are_names_of_one_file_again() {
+    let mut stage = Stage::new(IMMUTABLE);
+    fs::hard_link(stage.at("compose.yml"), stage.at("backend/twin.yml")).unwrap();
+    stage.start();
+    stage.lock();
+    let before = tree_of(&stage);
+    crate::tree::open_up(&stage.app());
+    fs::remove_file(stage.at("compose.yml")).unwrap();
+    symlink("/etc/passwd", stage.at("compose.yml")).unwrap();
+    stage.finding("compose.yml");
+    stage.finding("backend/twin.yml");
+    let done = restored(&stage, &["."]);
+    assert!(done.skipped.is_empty() && done.remarks.is_empty(), "{done:?}");
+    let inode = |p: &str| fs::metadata(stage.at(p)).unwrap().ino();
+    assert_eq!(inode("compose.yml"), inode("backend/twin.yml"), "{done:?}");
+    assert_eq!(tree_of(&stage), before);
+    assert!(stage.check().clean, "{:?}", stage.check().findings);
+}
+
 #[test]
 fn in_a_window_the_originals_come_back_without_seal() {
     let stage = Stage::locked(SEALED);

@@ -1,6 +1,6 @@
 //! The plan's steps, and carrying them out: from the top down, one directory at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::io::Write;
 
@@ -10,8 +10,8 @@ use guard_store::{Case, PlanStep, RestoreStep};
 use guard_tree::put_back::{Action, Marks as DirectoryMarks};
 use guard_tree::{Content, Desk, Placed, PutBack, PutBackError};
 
-use super::{How, InQuarantine, RestoreDone, RestoreTask, Wish};
-use crate::failure::chain;
+use super::{How, InQuarantine, RestoreDone, RestoreTask, Wish, survey};
+use crate::failure::{chain, is_out_of_space};
 
 type Identity = (u64, u64);
 
@@ -27,6 +27,7 @@ pub(super) fn steps(task: &RestoreTask, wishes: &[Wish]) -> Vec<PlanStep> {
         let how = RestoreStep::Within { mtime: mtime_of(task, dir).unwrap_or(now.mtime) };
         steps.push(PlanStep::restoring(dir.clone(), (now.dev, now.ino), marks, how));
     }
+    steps.extend(linked_to(task, wishes));
     for wish in wishes {
         let marks = wish.wanted.as_ref().map_or(Marks { mode: 0o600, flags: 0 }, Marks::of);
         let how = match (wish.how, &wish.wanted) {
@@ -41,6 +42,21 @@ pub(super) fn steps(task: &RestoreTask, wishes: &[Wish]) -> Vec<PlanStep> {
         steps.push(PlanStep::restoring(wish.path.clone(), wish.found.unwrap_or_default(), marks, how));
     }
     steps
+}
+
+/// A file that gets another name has its seal lifted for a moment, whether it differs itself or not.
+fn linked_to(task: &RestoreTask, wishes: &[Wish]) -> Vec<PlanStep> {
+    let is_planned = |path: &RelPath| wishes.iter().any(|w| w.path == *path);
+    let leaders: BTreeSet<&RelPath> =
+        wishes.iter().filter_map(|w| w.link_to.as_ref()).filter(|path| !is_planned(path)).collect();
+    let step = |path: &RelPath| {
+        let record = survey::record(task, path).ok().flatten()?;
+        let Observed::Present(now) = task.root.observe(path, Content::Skip) else { return None };
+        let wanted = survey::wanted_entry(&record, task.expectation.expect);
+        let (identity, marks) = ((now.dev, now.ino), Marks::of(&wanted));
+        Some(PlanStep::restoring(path.clone(), identity, marks, RestoreStep::Adjust { wanted }))
+    };
+    leaders.into_iter().filter_map(step).collect()
 }
 
 /// A directory is dealt with before what is in it.
@@ -170,9 +186,14 @@ impl Progress<'_> {
                 self.unfinished.push((wish.path.clone(), identity, wanted.clone()));
             }
         } else if wanted.flags & BINDING != 0 {
-            let finished = self.task.root.adjust(&wish.path, identity, wanted, 1)?;
-            placed.short.extend(finished.short);
-            placed.now = finished.now;
+            // It stands there all the same.
+            match self.task.root.adjust(&wish.path, identity, wanted, 1) {
+                Ok(finished) => {
+                    placed.short.extend(finished.short);
+                    placed.now = finished.now;
+                }
+                Err(e) => placed.short.push(format!("inode flags: {}", chain(&e))),
+            }
         }
         Ok(placed)
     }
@@ -198,6 +219,9 @@ impl Progress<'_> {
     fn failed(&self, wish: &Wish, error: &PutBackError, done: &mut RestoreDone) {
         if error.is_race() {
             done.raced.push(wish.path.clone());
+        }
+        if is_out_of_space(error) {
+            done.starved.push(wish.path.clone());
         }
         let is_full = |e: &std::io::Error| e.kind() == std::io::ErrorKind::StorageFull;
         if matches!(error, PutBackError::NotKept { source, .. } if is_full(source)) {

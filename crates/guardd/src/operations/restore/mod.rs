@@ -19,8 +19,8 @@ use std::sync::Arc;
 use guard_model::baseline::BaselineRecord;
 use guard_model::ledger::Event;
 use guard_model::put_back::Standing;
-use guard_model::{Change, Digest, Entry, Observed, Policy, RelPath};
-use guard_store::{Case, Plan, PlanKind};
+use guard_model::{Change, Digest, Entry, Kind, Observed, Policy, RelPath};
+use guard_store::{Case, Plan, PlanHeader, PlanKind};
 use guard_tree::{Content, Keeper, Root};
 
 use super::{OperationError, Phase, Work, now};
@@ -93,6 +93,8 @@ pub(crate) struct RestoreDone {
     pub(crate) quarantine: Option<String>,
     /// Left since somebody changed them at that very moment: worth another look.
     pub(crate) raced: Vec<RelPath>,
+    /// Left for want of space on a disk, which may come.
+    pub(crate) starved: Vec<RelPath>,
     /// Nothing more can be kept.
     pub(crate) quarantine_full: bool,
     /// In what each path differed, and the bytes of it that were taken away.
@@ -122,8 +124,10 @@ impl RestoreTask {
         }
         self.work.enter(Phase::Restoring, planned.wishes.len() as u64);
         let wishes = planned.wishes;
+        // It begins at the moment that the quarantine's case is named by: recovery goes on with that.
         let header =
             self.ward.plan_header(PlanKind::Restore, self.generation, &self.root, &self.by, &self.reason);
+        let header = PlanHeader { at: case.at(), ..header };
         Plan::write(&self.ward.house.state_dir, &header, carry_out::steps(&self, &wishes))?;
         done.told = wishes.iter().map(|w| (w.path.clone(), (w.change.clone(), w.takes_away()))).collect();
         let mounted = held_open::mounted_elsewhere(&self.root, &wishes);
@@ -148,18 +152,15 @@ impl RestoreTask {
             if let Some(why) = still_differs(wanted, now) {
                 done.remarks.push((path.clone(), why));
             }
-            if now.sha256 == wanted.sha256 && now.kind == wanted.kind {
+            // As long as it lacks names it is not what is expected from now on.
+            let is_whole = *how != How::Adjust || !lacks_names(wanted, now);
+            if is_whole && now.sha256 == wanted.sha256 && now.kind == wanted.kind {
                 standing.push(Standing::of(path.clone(), now));
             }
         }
         done.events.extend(self.restored(standing));
         if let Some(place) = case.place() {
-            let is_kept = |(path, how): &&(RelPath, How)| {
-                matches!(how, How::Make | How::Link | How::Remove)
-                    && wishes.iter().any(|w| w.path == *path && w.found.is_some())
-            };
-            let paths: Vec<String> = done.done.iter().filter(is_kept).map(|(p, _)| p.to_string()).collect();
-            done.events.extend(quarantined(&self.by, &place, &paths, case.bytes()));
+            done.events.extend(quarantined(&self.by, &place, case));
             done.quarantine = Some(place);
         }
     }
@@ -187,14 +188,20 @@ fn restored(by: &str, from: Option<&str>, standing: &[Standing]) -> Vec<Event> {
 }
 
 /// The records that say what was taken away.
-fn quarantined(by: &str, place: &str, paths: &[String], bytes: u64) -> Vec<Event> {
-    let record = |paths: &[String]| Event::Quarantined {
+fn quarantined(by: &str, place: &str, case: &Case) -> Vec<Event> {
+    let bytes = case.bytes();
+    let record = |paths: &[RelPath]| Event::Quarantined {
         by: by.to_owned(),
         place: place.to_owned(),
-        paths: paths.to_vec(),
+        paths: paths.iter().map(ToString::to_string).collect(),
         bytes,
     };
-    paths.chunks(PATHS_PER_RECORD).map(record).collect()
+    case.paths().chunks(PATHS_PER_RECORD).map(record).collect()
+}
+
+/// Has it fewer names than it should? Those of directories are about something else.
+fn lacks_names(wanted: &Entry, now: &Entry) -> bool {
+    wanted.kind == Kind::File && now.nlink < wanted.nlink
 }
 
 /// In what an entry is still not as wanted; which inode it is does not count.

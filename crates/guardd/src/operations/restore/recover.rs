@@ -6,25 +6,27 @@ use std::collections::BTreeMap;
 use guard_model::ledger::Event;
 use guard_model::put_back::Standing;
 use guard_model::{Entry, Observed, RelPath};
-use guard_store::{Case, PlanStep, RestoreStep};
+use guard_store::{Case, PlanHeader, PlanStep, RestoreStep};
 use guard_tree::put_back::{Action, Cleared, Marks};
 use guard_tree::{Content, PutBack, PutBackError, Root};
 
-use super::{InQuarantine, quarantined, restored};
+use super::{InQuarantine, lacks_names, quarantined, restored};
 use crate::comparer::DeviceMap;
-use crate::operations::{OperationError, now};
+use crate::operations::OperationError;
 use crate::ward::Ward;
 
-/// Puts right what a plan by `by` left: the events that say so, and in words how.
+/// Puts right what the plan of `header` left: the events that say so, and in words how.
 pub(crate) fn recover(
     ward: &Ward,
     root: &Root,
     device: DeviceMap,
-    by: &str,
+    header: &PlanHeader,
     steps: &[PlanStep],
 ) -> Result<(Vec<Event>, String), OperationError> {
-    let case = Case::begin(&ward.house.state_dir, &ward.name, now())?;
-    let mut left = Left { root, device, case, kept: Vec::new(), cleared: 0 };
+    // What was taken away by then is in it.
+    let case = Case::resume(&ward.house.state_dir, &ward.name, header.at)?;
+    let by = header.by.as_str();
+    let mut left = Left { root, device, case, cleared: 0 };
     left.clear(steps)?;
     let (standing, as_they_were) = left.finish(steps);
     left.leave_directories(steps);
@@ -35,7 +37,7 @@ pub(crate) fn recover(
     );
     let mut events = restored(by, None, &standing);
     if let Some(place) = left.case.place() {
-        events.extend(quarantined(by, &place, &left.kept, left.case.bytes()));
+        events.extend(quarantined(by, &place, &left.case));
     }
     Ok((events, how))
 }
@@ -44,7 +46,6 @@ struct Left<'a> {
     root: &'a Root,
     device: DeviceMap,
     case: Case,
-    kept: Vec<String>,
     cleared: u64,
 }
 
@@ -67,10 +68,8 @@ impl Left<'_> {
             for one in &all {
                 match desk.clear(one, &mut InQuarantine(&mut self.case))? {
                     Cleared::Nothing => continue,
-                    Cleared::Unfinished => {}
-                    Cleared::Kept => self.kept.push(one.path.to_string()),
+                    Cleared::Unfinished | Cleared::Kept => self.cleared += 1,
                 }
-                self.cleared += 1;
             }
             let marks = steps
                 .iter()
@@ -100,6 +99,9 @@ impl Left<'_> {
             });
             let observed = self.device.as_recorded(self.root.observe(&step.path, Content::Read));
             match (adjusted, observed) {
+                // Its inode is the one that is expected, and it is looked at again when it has its names.
+                (Some(_), Observed::Present(now))
+                    if lacks_names(wanted, &now) && identity == Some(step.identity) => {}
                 (Some(_), Observed::Present(now)) if is_same(wanted, &now) => {
                     standing.push(Standing::of(step.path.clone(), &now));
                 }

@@ -1,6 +1,6 @@
 //! What differs from what is wanted, among the paths that are asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use guard_model::baseline::{BaselineRecord, Expect};
 use guard_model::{Kind, Observed, RelPath};
@@ -38,6 +38,7 @@ pub(super) fn differences(task: &RestoreTask) -> Result<BTreeMap<RelPath, Differ
             }
         }
     }
+    other_names(task, &mut found)?;
     let asked: Vec<RelPath> = found.keys().cloned().collect();
     for path in asked {
         for above in path.ancestors_from_root() {
@@ -48,6 +49,28 @@ pub(super) fn differences(task: &RestoreTask) -> Result<BTreeMap<RelPath, Differ
         }
     }
     Ok(found)
+}
+
+/// Names of one file are put right together: what is done to one of them the others show, too.
+fn other_names(task: &RestoreTask, found: &mut BTreeMap<RelPath, Differing>) -> Result<(), OperationError> {
+    let Wanted::Baseline = task.wanted else { return Ok(()) };
+    let identity = |record: &BaselineRecord| (record.entry.dev, record.entry.ino);
+    let files: HashSet<(u64, u64)> = found
+        .values()
+        .filter_map(|differing| differing.record.as_ref())
+        .filter(|record| record.entry.kind == Kind::File && record.entry.nlink > 1)
+        .map(identity)
+        .collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    for record in task.expectation.iter() {
+        let record = record?;
+        if files.contains(&identity(&record)) && !found.contains_key(&record.path) {
+            one(task, &record.path, found)?;
+        }
+    }
+    Ok(())
 }
 
 /// What is wanted at a path.

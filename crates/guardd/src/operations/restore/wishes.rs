@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use guard_model::baseline::Role;
+use guard_model::baseline::{BaselineRecord, Role};
 use guard_model::{Change, Class, Entry, Kind, Observed, RelPath};
 use guard_tree::{Content, PutBack, ScanContent, ScanOptions, Visitor};
 
@@ -78,6 +78,7 @@ pub(super) fn decide(
     let mut planned = Planned::default();
     // What goes away, with its place among the wishes.
     let mut tops: HashMap<RelPath, usize> = HashMap::new();
+    let names = names(&differing);
     for (path, differing) in differing {
         // What is below something that goes away goes with it.
         let top = path.ancestors_from_root().find_map(|above| tops.get(&above).copied());
@@ -87,7 +88,7 @@ pub(super) fn decide(
             }
             continue;
         }
-        match wish(task, &path, differing) {
+        match wish(task, &path, differing, &names) {
             Ok(wish) => {
                 if let (How::Make | How::Remove, true) = (wish.how, wish.found.is_some()) {
                     tops.insert(path, planned.wishes.len());
@@ -111,8 +112,19 @@ fn size_of(observed: &Observed) -> u64 {
     }
 }
 
+/// How many of the differing paths are to be names of a file, by device and inode.
+type Names = HashMap<(u64, u64), u32>;
+
+fn names(differing: &BTreeMap<RelPath, Differing>) -> Names {
+    let mut names = Names::new();
+    for record in differing.values().filter_map(|d| d.record.as_ref()) {
+        *names.entry((record.entry.dev, record.entry.ino)).or_default() += 1;
+    }
+    names
+}
+
 /// What is to be done about one path, or why nothing can be.
-fn wish(task: &RestoreTask, path: &RelPath, differing: Differing) -> Result<Wish, String> {
+fn wish(task: &RestoreTask, path: &RelPath, differing: Differing, names: &Names) -> Result<Wish, String> {
     let Differing { difference, record } = differing;
     let now = match difference.observed {
         Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => Some(e),
@@ -153,15 +165,20 @@ fn wish(task: &RestoreTask, path: &RelPath, differing: Differing) -> Result<Wish
         // Only its identity, mode and owner are any of guardd's business.
         wanted = Entry { mode: wanted.mode, uid: wanted.uid, gid: wanted.gid, ..now.clone() };
     }
-    if let Some(now) = same_kind
-        && (now.dev, now.ino) == (record.entry.dev, record.entry.ino)
-    {
+    let same_inode = same_kind.filter(|now| (now.dev, now.ino) == (record.entry.dev, record.entry.ino));
+    if same_inode.is_some() {
         wish.names = record.entry.nlink;
     }
+    // The names that it lacks are put back for themselves, if all are names in here; one that it has too many is
+    // somebody's way in.
+    let known = names.get(&(record.entry.dev, record.entry.ino)).copied().unwrap_or(0);
+    let lacks_names =
+        same_inode.is_some_and(|now| now.nlink < record.entry.nlink && known >= record.entry.nlink);
+    let stays = |change: &Change| is_attribute(*change) || lacks_names && *change == Change::Links;
     wish.how = match same_kind {
         Some(now) if now.kind == Kind::Directory => How::Adjust,
         Some(_) if path.is_root() => How::Adjust,
-        Some(_) if wish.change.iter().all(|c| is_attribute(*c)) => How::Adjust,
+        Some(_) if wish.change.iter().all(stays) => How::Adjust,
         _ if path.is_root() => return Err("is the root itself".to_owned()),
         _ => How::Make,
     };
@@ -209,7 +226,9 @@ fn join_links(task: &RestoreTask, planned: &mut Planned) -> Result<(), Operation
     if groups.is_empty() {
         return Ok(());
     }
-    let differing: HashSet<RelPath> = planned.wishes.iter().map(|w| w.path.clone()).collect();
+    // What gets another inode itself is no name to link to; what only gets its attributes is.
+    let differing: HashSet<RelPath> =
+        planned.wishes.iter().filter(|w| w.how != How::Adjust).map(|w| w.path.clone()).collect();
     let left: HashSet<RelPath> = planned.left.iter().map(|(p, _)| p.clone()).collect();
     let mut leaders: HashMap<(u64, u64), RelPath> = HashMap::new();
     for record in task.expectation.iter() {
@@ -218,18 +237,7 @@ fn join_links(task: &RestoreTask, planned: &mut Planned) -> Result<(), Operation
         if !groups.contains(&identity) || differing.contains(&record.path) || left.contains(&record.path) {
             continue;
         }
-        let on_disk = task.expectation.on_disk(&record);
-        let observed = task
-            .expectation
-            .device
-            .as_recorded(task.root.observe(&record.path, Content::IfDiffers(&on_disk)));
-        // Its link count differs as long as the others do.
-        let others: Vec<Change> = record
-            .differences(&observed, task.expectation.expect)
-            .into_iter()
-            .filter(|c| *c != Change::Links)
-            .collect();
-        if others.is_empty() {
+        if may_be_linked_to(task, &record) {
             leaders.entry(identity).or_insert(record.path);
         }
     }
@@ -246,6 +254,18 @@ fn join_links(task: &RestoreTask, planned: &mut Planned) -> Result<(), Operation
         }
     }
     Ok(())
+}
+
+/// Does the name still lead to the file that was recorded, with its content? Attributes do not count: they belong to
+/// all its names, and are put right by a step of their own. Nor does it lack names: they are what is put back. One that
+/// has more than were recorded is somebody else's, too.
+fn may_be_linked_to(task: &RestoreTask, record: &BaselineRecord) -> bool {
+    let on_disk = task.expectation.on_disk(record);
+    let observed = task.root.observe(&record.path, Content::IfDiffers(&on_disk));
+    let observed = task.expectation.device.as_recorded(observed);
+    let is_too_many = matches!(&observed, Observed::Present(now) if now.nlink > record.entry.nlink.max(1));
+    let change = record.differences(&observed, task.expectation.expect);
+    !is_too_many && change.iter().all(|c| *c == Change::Links || is_attribute(*c))
 }
 
 /// Is there anything below an added directory that the configuration calls writable?

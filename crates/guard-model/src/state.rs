@@ -168,8 +168,11 @@ impl Backups {
             Event::BackupCreated { backup, manifest, kind, missing, .. } => {
                 self.known.insert(backup.clone(), *manifest);
                 self.last_number = self.last_number.max(backup.sequence());
-                self.newest =
-                    Some(NewestBackup { id: backup.clone(), kind: *kind, at: record.at, missing: *missing });
+                // One whose removal was cut short is told once more: it is none the newer for it.
+                if self.newest.as_ref().is_none_or(|n| n.id.sequence() <= backup.sequence()) {
+                    let (id, kind, missing) = (backup.clone(), *kind, *missing);
+                    self.newest = Some(NewestBackup { id, kind, at: record.at, missing });
+                }
             }
             Event::BackupPruned { backups, .. } => self.known.retain(|id, _| !backups.contains(id)),
             Event::BackupVerified { backup, how, files, bytes, problems, .. } if problems.is_empty() => {

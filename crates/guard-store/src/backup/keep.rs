@@ -111,6 +111,24 @@ impl Backups {
         Ok(Pruned { held_back: Some(held_back), ..Pruned::default() })
     }
 
+    /// Takes back a backup that the ledger was not told of.
+    ///
+    /// # Errors
+    /// [`BackupError::Busy`], [`BackupError::Store`]; then the next start tells the ledger of it.
+    pub fn take_back(&self, id: &BackupId) -> Result<(), BackupError> {
+        let _writing = self.begin_writing()?;
+        let _alone = self.in_use.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.remove(std::slice::from_ref(id));
+        if removed.is_err() {
+            // On a full disk there may be no room for another name, and there is none needed to remove.
+            self.dir.remove_dir(&id.to_string())?;
+            self.remove_unlisted_packs()?;
+            self.forget_held();
+        }
+        self.remembered().manifests.remove(id);
+        removed
+    }
+
     fn remove(&self, ids: &[BackupId]) -> Result<(), BackupError> {
         for id in ids {
             // Out of the list by one step; what is then left over is known as such by its name.

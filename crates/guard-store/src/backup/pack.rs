@@ -81,7 +81,11 @@ impl PackWriter {
     pub(super) fn finish(mut self, packs: &Dir) -> Result<Ciphertext, BackupError> {
         self.write(&[0; 1024])?;
         let done = self.to.finish()?;
-        packs.rename(&self.temporary, &name_of(&done.sha256))?;
+        let name = name_of(&done.sha256);
+        if let Err(e) = packs.rename(&self.temporary, &name) {
+            // It may have its name, and not be known to keep it; no other backup has it.
+            return packs.remove_file(&name).and(Err(e));
+        }
         Ok(done)
     }
 }

@@ -243,7 +243,16 @@ impl BackupWriter<'_> {
         self.dir.write_new(MANIFEST, &text)?;
         self.dir.write_new(SIGNATURE, armour.as_bytes())?;
         self.dir.sync()?;
-        self.backups.dir.rename(&self.temporary, &self.id.to_string())?;
+        let name = self.id.to_string();
+        if let Err(e) = self.backups.dir.rename(&self.temporary, &name) {
+            // It may have its name, and not be known to keep it: it is taken back, and goes with the rest.
+            if self.backups.dir.existing(&name).is_ok()
+                && let Err(error) = self.backups.dir.rename(&name, &self.temporary)
+            {
+                tracing::warn!(backup = %self.id, %error, "a backup that failed could not be taken back");
+            }
+            return Err(e);
+        }
         let digest = Digest(Sha256::digest(&text).into());
         let mut remembered = self.backups.remembered();
         remembered.manifests.insert(self.id.clone(), digest);

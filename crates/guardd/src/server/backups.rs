@@ -98,7 +98,8 @@ pub(super) async fn create(
             .vault
             .store_tree(&view.ward, &root, &view.policy, expectation, cause, &own)
             .map_err(|e| operation_failed(&view.ward, &e))?;
-        tell(&view.ward, &notify, vec![done.event()])?;
+        tell(&view.ward, &notify, vec![done.event()])
+            .inspect_err(|_| view.vault.take_back(&done.made.manifest.id))?;
         notify.send(Message::Recorded(view.vault.prune(&view.ward)));
         let mut warnings = done.warnings();
         warnings.extend(no_recovery_key(&view.vault.backups));

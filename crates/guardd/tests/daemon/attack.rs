@@ -1,15 +1,17 @@
 //! An unprivileged owner of the tree races the daemon: names are swapped for links, fifos and other
-//! directories, and files from outside are linked in and moved about, while it locks and unlocks.
-//! Nothing outside may change, and the daemon goes on.
+//! directories, and files from outside are linked in and moved about, while it locks and unlocks, and
+//! while it puts back, by a command or by itself. Nothing outside may change, and the daemon goes on.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use guard_api::method::{Lock, VerifyLog};
+use guard_api::method::{AcknowledgeAlert, Lock, Restore, VerifyLog};
 use guard_api::{ClientError, Method};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, RenameFlags, StatxFlags, Uid, mknodat, renameat_with, statx,
@@ -17,13 +19,21 @@ use rustix::fs::{
 
 use crate::stage::{Stage, wish};
 use crate::tree::{chmod, root_for, write};
+use crate::wait;
 
 const NOBODY: u32 = 65534;
 
-/// Rounds of lock and unlock, and how many swaps there are to be at least.
+/// Rounds of an operation, and how many swaps there are to be at least. There are four of these races: together
+/// they are more than 100,000 swaps.
 fn measure() -> (u32, u64) {
-    if std::env::var_os("GUARDD_TEST_FULL").is_some_and(|v| v == "1") { (100, 100_000) } else { (8, 3_000) }
+    if std::env::var_os("GUARDD_TEST_FULL").is_some_and(|v| v == "1") { (100, 250_000) } else { (8, 30_000) }
 }
+
+/// So often an operation is to come about, if it does within a third of [`LONGEST`].
+const ENOUGH: usize = 4;
+
+/// Nothing that is asked for takes longer, however it is raced.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What lies beside the root: what may be linked in (by whoever may write it, or owns it), and what
 /// links lead to.
@@ -131,7 +141,7 @@ fn link_that_moves(app: &Path, outside: &Path) -> bool {
     moved | fs::rename(&here, &there).is_ok()
 }
 
-const SWAPS: [Swap; 6] = [
+const SWAPS: [Swap; 8] = [
     |app, _| exchange(app, "d", "d.link"),
     |app, _| exchange(app, "e", "e.link"),
     |app, _| exchange(app, "e", "p"),
@@ -141,48 +151,71 @@ const SWAPS: [Swap; 6] = [
         let name = app.join("d/h");
         fs::hard_link(outside.join("theirs"), &name).is_ok() | fs::remove_file(&name).is_ok()
     },
+    temporary_names,
+    additions,
 ];
 
-/// Mounts over the tree's directories, as far as a user namespace lets it.
+/// What guardd makes beside a path, or sets aside, is exchanged for a link, a file from outside or a fifo.
+fn temporary_names(app: &Path, outside: &Path) -> bool {
+    let mut done = false;
+    for dir in ["", "a", "z", "d", "m/3"] {
+        let Ok(names) = fs::read_dir(app.join(dir)) else { continue };
+        for name in names.flatten().filter(|n| n.file_name().as_bytes().starts_with(b".guardd-")) {
+            let path = name.path();
+            done |= match path.as_os_str().as_bytes().last().map(|b| b % 4) {
+                Some(0) => exchange(app, "e.link", &path.to_string_lossy()),
+                Some(1) => fs::rename(&path, app.join("a/stolen")).is_ok(),
+                Some(2) => exchange(app, "p", &path.to_string_lossy()),
+                _ => fs::remove_file(&path).is_ok() && fs::hard_link(outside.join("shared"), &path).is_ok(),
+            };
+        }
+    }
+    done | fs::rename(app.join("a/stolen"), app.join("z/stolen")).is_ok()
+}
+
+/// What should not be there, to be taken away: with links outside, a fifo and a file from outside in it. And a file
+/// whose content is another.
+fn additions(app: &Path, outside: &Path) -> bool {
+    let dir = app.join("x/y");
+    let made = fs::create_dir_all(&dir).is_ok();
+    fs::hard_link(outside.join("shared"), dir.join("l")).ok();
+    symlink(outside.join("d"), dir.join("s")).ok();
+    let moved = fs::rename(&dir, app.join("z/y")).is_ok() | fs::rename(app.join("z/y"), &dir).is_ok();
+    // As a whole: a name may lead outside when it is written to.
+    let new = app.join("m/new");
+    made | moved | (fs::write(&new, "evil").is_ok() && fs::rename(&new, app.join("m/3/f3")).is_ok())
+}
+
+/// Mounts over the tree's directories, as far as a user namespace lets it. It ends with whoever called this, however
+/// that ends.
 fn mounts(app: &Path) -> Option<Child> {
     let script = "while :; do mount --bind /etc d && umount d; mount -t tmpfs none a && umount a; done";
     let user = NOBODY.to_string();
     let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        &user,
-        "--regid",
-        &user,
-        "--clear-groups",
-        "unshare",
-        "-Urm",
-        "sh",
-        "-c",
-        script,
-    ]);
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--pdeathsig", "KILL"]);
+    command.args(["unshare", "-Urm", "--pid", "--fork", "--kill-child", "sh", "-c", script]);
     command.current_dir(app).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
 }
 
 /// A call that may fail, but not for want of a daemon.
-fn tried<M: Method>(stage: &Stage, method: &M) -> bool {
-    match stage.try_call(method) {
-        Ok(_) => true,
-        Err(ClientError::Call(_)) => false,
+fn tried<M: Method>(stage: &Stage, method: &M) -> Option<M::Reply> {
+    let began = Instant::now();
+    let answer = stage.try_call(method);
+    assert!(began.elapsed() < LONGEST, "{} took {:?}", M::NAME, began.elapsed());
+    match answer {
+        Ok(reply) => Some(reply),
+        Err(ClientError::Call(_)) => None,
         Err(e) => panic!("the daemon did not answer: {e}"),
     }
 }
 
-fn attacked(seal: &str) {
-    let mut stage = Stage::empty(&format!("seal = \"{seal}\"\nrehash = \"1h\"\n"));
-    let outside = outside(&stage);
-    inside(&stage);
-    let before = look(&outside);
-    stage.start();
+/// Races rounds of what `defend` does, which says how often it came about. `stage` is as it is to be raced.
+fn raced(what: &str, stage: &mut Stage, before: &Seen, mut defend: impl FnMut(&Stage, u32) -> usize) {
     let (rounds, least) = measure();
+    let (app, outside) = (stage.app(), stage.path("outside"));
     let (stop, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
-    let app = stage.app();
     let mut mounting = mounts(&app);
-    let mut locked = 0;
+    let (mut came_about, mut round, began) = (0, 0, Instant::now());
     std::thread::scope(|scope| {
         for swap in SWAPS {
             let (app, outside, stop, swaps) = (&app, &outside, &stop, &swaps);
@@ -199,14 +232,13 @@ fn attacked(seal: &str) {
             });
         }
         let defended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut round = 0;
-            while round < rounds || swaps.load(Ordering::Relaxed) < least {
-                let wanted =
-                    Lock { break_links: Some(round % 3 == 2), anyway: Some(true), ..Lock::default() };
-                locked += u32::from(tried(&stage, &wanted));
-                assert_eq!(changed(&before, &outside), NONE, "after lock {round}");
-                tried(&stage, &wish(None));
-                assert_eq!(changed(&before, &outside), NONE, "after unlock {round}");
+            let goes_on = |round, came_about| {
+                let is_enough = round >= rounds && swaps.load(Ordering::Relaxed) >= least;
+                !is_enough || came_about < ENOUGH && began.elapsed() < LONGEST / 3
+            };
+            while goes_on(round, came_about) {
+                came_about += defend(stage, round);
+                assert_eq!(changed(before, &outside), NONE, "after {what} {round}");
                 round += 1;
             }
         }));
@@ -219,23 +251,94 @@ fn attacked(seal: &str) {
         mounting.kill().ok();
         mounting.wait().ok();
     }
-    eprintln!("{seal}: {} swaps, {locked} locks that came about", swaps.load(Ordering::Relaxed));
-    assert!(locked > 0, "not one lock came about");
+    let swaps = swaps.load(Ordering::Relaxed);
+    eprintln!("{what}: {swaps} swaps in {:?}, {came_about} of {round} came about", began.elapsed());
+    assert!(came_about > 0, "not one came about");
     assert!(stage.is_running());
     assert!(stage.call(&VerifyLog {}).result.unwrap().ok);
-    assert_eq!(changed(&before, &outside), NONE);
+    assert_eq!(changed(before, &outside), NONE);
+}
+
+/// A daemon with the attacker's tree, and what lies beside it.
+fn attacked(section: &str) -> (Stage, Seen) {
+    let mut stage = Stage::empty(&format!("{section}\nrehash = \"1h\"\n"));
+    let outside = outside(&stage);
+    inside(&stage);
+    let before = look(&outside);
+    stage.start();
+    (stage, before)
+}
+
+fn lock_raced(seal: &str) {
+    let (mut stage, before) = attacked(&format!("seal = \"{seal}\""));
+    let outside = stage.path("outside");
+    raced(&format!("{seal} lock"), &mut stage, &before, |stage, round| {
+        let wanted = Lock { break_links: Some(round % 3 == 2), anyway: Some(true), ..Lock::default() };
+        let is_locked = tried(stage, &wanted).is_some();
+        assert_eq!(changed(&before, &outside), NONE, "after lock {round}");
+        tried(stage, &wish(None));
+        usize::from(is_locked)
+    });
 }
 
 #[test]
 fn who_races_a_lock_reaches_nothing_outside() {
     if root_for("to seal what another user owns") {
-        attacked("read-only");
+        lock_raced("read-only");
     }
 }
 
 #[test]
 fn who_races_an_immutable_seal_reaches_nothing_outside() {
     if root_for("to seal what another user owns") {
-        attacked("immutable");
+        lock_raced("immutable");
     }
+}
+
+fn everything() -> Restore {
+    Restore { environment: None, paths: vec![".".to_owned()], from: None, plan: None }
+}
+
+/// Where nobody races any more everything comes back, and nothing of guardd's own is left.
+fn comes_back(stage: &Stage) {
+    wait::until_true("everything to be put back", || {
+        let result = tried(stage, &everything()).and_then(|r| r.result);
+        result.is_some_and(|r| r.skipped.is_empty()) && stage.check().clean
+    });
+}
+
+#[test]
+fn who_races_a_restore_reaches_nothing_outside() {
+    if !root_for("to put back what another user owns") {
+        return;
+    }
+    let (mut stage, before) = attacked("seal = \"none\"");
+    stage.lock();
+    raced("restore", &mut stage, &before, |stage, _| {
+        tried(stage, &everything()).and_then(|r| r.result).map_or(0, |r| r.steps.len())
+    });
+    comes_back(&stage);
+    assert_eq!(changed(&before, &stage.path("outside")), NONE);
+}
+
+#[test]
+fn who_races_what_guardd_puts_back_by_itself_reaches_nothing_outside() {
+    if !root_for("to put back what another user owns") {
+        return;
+    }
+    let (mut stage, before) = attacked("seal = \"read-only\"\non_tamper = \"restore\"");
+    stage.lock();
+    let mut seen = 0;
+    raced("self-restore", &mut stage, &before, |stage, _| {
+        // Whoever looks at once lets it go on, as often as it has stopped.
+        for stopped in stage.events("put_back_stopped") {
+            let id = stopped.fields["alert"].as_u64().unwrap();
+            tried(stage, &AcknowledgeAlert { id, note: "go on".to_owned() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let restored = stage.events("restored").len();
+        restored - std::mem::replace(&mut seen, restored)
+    });
+    comes_back(&stage);
+    assert_eq!(changed(&before, &stage.path("outside")), NONE);
 }

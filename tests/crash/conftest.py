@@ -18,7 +18,7 @@ import world as worlds  # noqa: E402
 from matrix import Matrix  # noqa: E402
 
 IMAGES_MIB = 1024
-WORKERS_PER_CPU = 2
+WORKERS_PER_CPU = 3
 """Most of the time a point waits: for its daemon, or until an entry has been left alone for 20 ms."""
 
 

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import points
-from cases import Case
-from points import Fault, Outcome, Recording
+from cases import CASES, Case
+from outcomes import Fault, Outcome, Recording
 from steps import NEEDS_SPACE, Step
 from world import IS_FULL, Layout, World
 
 FOLLOWS = ("state/guardd.db", "state/sinks/", "log/", "state/heartbeat")
-"""What is written after the ledger and made anew from it: it decides nothing, and is cut short less often."""
-FOLLOWS_EVERY = 8
-TURNS = frozenset("rename renameat renameat2 fsync fdatasync syncfs unlink unlinkat link linkat mkdir".split())
-"""Steps after which a crash may find something else."""
+"""What is written after the ledger and made anew from it: it decides nothing."""
+FEW = 2
+"""So many of those are tried."""
+COMMITS = (
+    re.compile(r"fdatasync state/ledger/"),
+    re.compile(r"(rename|renameat|renameat2|unlink) state/(plans|locks|baseline|backups)/(?!.*proofs)"),
+    re.compile(r"renameat2 tree/"),
+    re.compile(r"fsync state/quarantine/.*contents\.jsonl"),
+    re.compile(r"syncfs"),
+)
+"""Steps at which something is decided: each is always tried."""
 
 
-def every(turns: int, others: int) -> Callable[[int, Step], bool]:
-    """So many of the turns, and of the other steps."""
-    return lambda number, step: number % (turns if step.call in TURNS else others) == 0
+def is_commit(step: Step) -> bool:
+    return any(pattern.match(str(step)) for pattern in COMMITS)
+
+
+def spread(steps: list[Step], most: int) -> list[Step]:
+    """At most so many of them, evenly."""
+    if len(steps) <= most:
+        return steps
+    return [steps[(2 * number + 1) * len(steps) // (2 * most)] for number in range(most)]
+
+
+def sample(steps: list[Step], most: int) -> list[Step]:
+    """Every commit point, `most` of the other steps, and a few of those that only follow."""
+    commits = [step for step in steps if is_commit(step)]
+    follow = [step for step in steps if step.files[0].startswith(FOLLOWS)]
+    rest = [step for step in steps if not is_commit(step) and not step.files[0].startswith(FOLLOWS)]
+    return [*commits, *spread(rest, most), *spread(follow, FEW)]
 
 
 class Matrix:
@@ -37,42 +58,41 @@ class Matrix:
         """The world of a case, its image, and the operation undisturbed."""
         key = case.name, layout
         if key not in self._recorded:
-            top = self._top / f"{case.seal}-{layout.value}"
-            world = World(top, case.seal, layout)
+            top = self._top / f"{case.house}-{layout.value}"
+            world = World(top, case.seal, case.settings, layout)
             if not top.exists():
                 top.mkdir()
                 world.configure()
-            image = self._top / f"images/{case.name}-{layout.value}"
-            recording = self._pool.submit(points.prepare_and_record, case, world, image).result()
+            image = self._top / f"images/{case.name.replace(' ', '-')}-{layout.value}"
+            if case.interrupted:
+                _, whole, of = self.record(next(c for c in CASES if c.operation is case.operation and c.name in case.name), layout)
+                step = [step for step in of.steps if case.interrupted(step)][-1]
+                recording = self._pool.submit(points.interrupt_and_record, case, world, whole, image, step).result()
+            else:
+                recording = self._pool.submit(points.prepare_and_record, case, world, image).result()
             self._recorded[key] = world, image, recording
         return self._recorded[key]
 
-    def cut(
-        self, case: Case, fault: Fault, chosen: Callable[[int, Step], bool], layout: Layout = Layout.TOGETHER
-    ) -> None:
-        """Tries every point that is `chosen` (all of them in a full run); fails with what did not hold."""
+    def cut(self, case: Case, fault: Fault, most: int, layout: Layout = Layout.TOGETHER) -> None:
+        """Tries the commit points and `most` of the other steps (all of them in a full run); fails with what did not hold."""
         began = time.monotonic()
         world, image, recording = self.record(case, layout)
         steps = [step for step in recording.steps if not fault.lives or step.call in NEEDS_SPACE]
-        tried = [step for number, step in enumerate(steps) if IS_FULL or self._is_tried(number, step, chosen)]
+        tried = steps if IS_FULL else sample(steps, most)
+        commits = sum(is_commit(step) for step in steps)
         # And one that is not disturbed before its answer: what is done must last.
         todo = [self._pool.submit(points.attempt, case, world, image, recording, fault, step) for step in [*tried, None]]
-        report([point.result() for point in todo], len(steps), time.monotonic() - began)
-
-    @staticmethod
-    def _is_tried(number: int, step: Step, chosen: Callable[[int, Step], bool]) -> bool:
-        if step.files[0].startswith(FOLLOWS):
-            return number % FOLLOWS_EVERY == 0
-        return chosen(number, step)
+        report([point.result() for point in todo], len(steps), commits, time.monotonic() - began)
 
 
-def report(outcomes: list[Outcome], steps: int, seconds: float) -> None:
+def report(outcomes: list[Outcome], steps: int, commits: int, seconds: float) -> None:
     """Prints what was tried, and fails where anything did not hold."""
     first = outcomes[0]
     ends = Counter(outcome.became for outcome in outcomes)
     missed = sum(1 for outcome in outcomes if outcome.step and not outcome.reached)
     shares = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-    print(f"{first.case}, {first.fault.value}: {len(outcomes)} points of {steps} steps in {seconds:.0f} s: {shares}; {missed} not reached")
+    tried = f"{len(outcomes)} points tried of {steps + 1}, with all {commits} commit points"
+    print(f"{first.case}, {first.fault.value}: {tried}, in {seconds:.0f} s: {shares}; {missed} not reached")
     bad = [outcome for outcome in outcomes if outcome.problems]
     told = "\n".join(f"{outcome}\n" + "\n".join(f"    {problem}" for problem in outcome.problems) for outcome in bad)
     assert not bad, f"{len(bad)} of {len(outcomes)} points:\n{told}"

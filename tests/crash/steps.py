@@ -209,8 +209,8 @@ class Traced:
 
 def nameless(path: str) -> str:
     """Random parts of a name, and times in it, are the same in every run."""
-    path = re.sub(r"\d{8}T\d{6}Z", "TIME", path)
-    path = re.sub(r"[0-9a-f]{32}", "RANDOM", path)
+    path = re.sub(r"\d{8}T\d{6}(\.\d+)?Z(-\d+)?", "TIME", path)
+    path = re.sub(r"([0-9a-f]{32})+", "RANDOM", path)
     return path.removesuffix(" (deleted)")
 
 

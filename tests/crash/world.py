@@ -62,9 +62,10 @@ class Layout(Enum):
 class World:
     """One mounted copy of an image, and the daemon in it."""
 
-    def __init__(self, top: Path, seal: str, layout: Layout):
+    def __init__(self, top: Path, seal: str, settings: str, layout: Layout):
         self.top = top
         self.seal = seal
+        self.settings = settings
         self.layout = layout
         self.mount = top / "world"
         self.away = top / "away"
@@ -76,6 +77,10 @@ class World:
         self.said = self.away / "said"
         self.lock_file = self.state / f"locks/{ENVIRONMENT}.lock"
         self._daemon: subprocess.Popen | None = None
+        self.traced: int | None = None
+        """The daemon's pid while it runs under a tracer."""
+        self.was_changed = False
+        """`at_once` was there in this mount."""
 
     def configure(self) -> None:
         """Writes the one configuration that all worlds share."""
@@ -83,7 +88,7 @@ class World:
             directory.mkdir()
         text = f"version = 1\n[daemon]\nstate_dir = {str(self.state)!r}\nruntime_dir = {str(self.socket.parent)!r}\n"
         text += f"log_dir = {str(self.mount / 'log')!r}\nwatch = 'inotify'\n[environments.{ENVIRONMENT}]\nroot = {str(self.root)!r}\n"
-        self.config.write_text(f'{text}seal = "{self.seal}"\n{tree.CONFIGURATION}')
+        self.config.write_text(f'{text}seal = "{self.seal}"\n{tree.CONFIGURATION}{self.settings}')
 
     def format(self, image: Path) -> None:
         """Empty file systems in sparse files."""
@@ -112,6 +117,7 @@ class World:
     @contextlib.contextmanager
     def mounted(self, image: Path) -> Iterator[World]:
         """The image is mounted and an empty runtime directory is there; afterwards the daemon is ended, all unmounted."""
+        self.was_changed = False
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0755", "guardd-test", self.away], check=True)
         try:
             self.attach(image)
@@ -192,6 +198,21 @@ class World:
     def is_alive(self) -> bool:
         return not self.ended()
 
+    def is_dead(self) -> bool:
+        """The traced daemon has ended."""
+        return self.traced is None
+
+    def at_once(self, change: Callable[[], None]) -> None:
+        """Makes a change that the daemon sees the end of only, and that no power cut takes back."""
+        daemon = self.traced if self.traced is not None else self._daemon.pid
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            change()
+            subprocess.run(["sync", "-f", self.root], check=True)
+            self.was_changed = True
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+
     def call(self, method: str, **parameters) -> dict:
         return varlink.call(self.socket, method, **parameters)
 
@@ -209,6 +230,20 @@ class World:
 
     def alerts(self) -> list[dict]:
         return self.call("ListAlerts", environment=ENVIRONMENT, all=True)["alerts"]
+
+    def findings(self) -> list[dict]:
+        """Of every alert."""
+        return [finding for alert in self.alerts() for finding in alert["findings"]]
+
+    def degraded(self) -> list[str]:
+        return self.status()["daemon"]["degraded"]
+
+    def backups(self) -> list[dict]:
+        return self.call("ListBackups", environment=ENVIRONMENT)["backups"]
+
+    def newest_backup(self) -> int:
+        """Its number."""
+        return max((int(backup["id"].partition("-")[0]) for backup in self.backups()), default=0)
 
     def events(self) -> list[dict]:
         """Every record of the ledger."""

@@ -330,6 +330,40 @@ fn a_directory_moved_away_meanwhile_takes_nothing_of_others_along() {
     s.no_leftovers();
 }
 
+/// Moves a directory out of the tree in the very moment before it is closed to its owner.
+struct Thief {
+    from: std::path::PathBuf,
+    to: std::path::PathBuf,
+}
+
+impl Keeper for Thief {
+    fn keep(&mut self, _: &RelPath, entry: &Entry, _: Option<&mut dyn Read>) -> io::Result<()> {
+        if entry.kind == Kind::Directory { fs::rename(&self.from, &self.to) } else { Ok(()) }
+    }
+
+    fn durable(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_directory_that_is_moved_out_while_it_is_taken_away_keeps_its_mode() {
+    let s = Scene::new();
+    fs::create_dir(s.at("d/new")).unwrap();
+    fs::write(s.at("d/new/f"), "added").unwrap();
+    fs::set_permissions(s.at("d/new"), fs::Permissions::from_mode(0o751)).unwrap();
+    let step = s.step("d/new", Action::Remove);
+    let temporary = s.at(std::str::from_utf8(step.temporary.as_bytes()).unwrap());
+    let mut thief = Thief { from: temporary, to: s.outside("stolen") };
+    let desk = s.root.desk(&rel("d"), s.found("d").unwrap()).unwrap();
+    assert!(desk.put_back(&step, 1, &nothing, &mut thief).is_err());
+    desk.close(None).unwrap();
+    let stolen = fs::metadata(s.outside("stolen")).unwrap();
+    assert_eq!(stolen.permissions().mode() & 0o7777, 0o751);
+    assert_eq!(fs::read(s.outside("stolen/f")).unwrap(), b"added");
+    s.no_leftovers();
+}
+
 #[test]
 fn a_read_only_directory_is_lifted_and_given_back() {
     let mut s = Scene::new();

@@ -65,7 +65,10 @@ impl Desk<'_> {
             match self.remove_tree(step, &handle, kept) {
                 Ok(()) => return Ok(entry),
                 // Something has appeared in it.
-                Err(e) => last = Some(e),
+                Err(e) => {
+                    open_again(&closed);
+                    last = Some(e);
+                }
             }
         }
         Err(last.unwrap_or_else(|| self.changed(step)))
@@ -131,6 +134,11 @@ impl Desk<'_> {
                 .keep(&joined(&step.path, &below), &described, None)
                 .map_err(|source| PutBackError::NotKept { path: step.path.clone(), source })?;
             let opened = self.closed(&handle, stat, closed).map_err(|e| io(("close to others", e)))?;
+            // Until it was closed its owner could move it out of the tree, from where it gets back what it
+            // had; from now on it cannot leave its directory, nor can what is below it.
+            if below.is_root() && self.at(step.temporary.name()) != Some(stat.identity()) {
+                return Err(self.changed(step));
+            }
             listing.read(opened.as_fd()).map_err(|e| io(("list", e)))?;
             let mut kept = KeptDirectory { below: below.clone(), names: Vec::new() };
             for (name, _) in listing.iter() {

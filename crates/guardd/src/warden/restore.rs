@@ -18,6 +18,7 @@ use super::commands::{Refusal, Reply, answer};
 use super::outcomes::Finished;
 use super::touches::Reach;
 use crate::operations::Work;
+use crate::operations::backup::OnNoBackup;
 use crate::operations::restore::{Contents, How, Planned, RestoreDone, RestoreTask, Scope, Wanted, Wish};
 use crate::ward::Ward;
 use crate::wire;
@@ -106,6 +107,7 @@ impl Warden {
             wanted,
             scope: Scope::Below(wish.paths.clone()),
             contents: Arc::new(Unpacking::of(backups)),
+            safety: Some(self.safety(OnNoBackup::GoOn)),
             generation: self.state.baseline.as_ref().map_or(0, |b| b.generation),
             by: wish.by.clone(),
             reason: "restore".to_owned(),

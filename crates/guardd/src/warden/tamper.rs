@@ -122,6 +122,7 @@ impl Warden {
             wanted: Wanted::Baseline,
             scope: Scope::Exactly(paths),
             contents,
+            safety: None,
             generation: self.state.baseline.as_ref().map_or(0, |b| b.generation),
             by: "guardd".to_owned(),
             reason: "on_tamper".to_owned(),

@@ -99,6 +99,8 @@ fn a_restore_brings_everything_back_and_keeps_what_it_takes_away() {
         let contents = fs::read_to_string(place.join("contents.jsonl")).unwrap();
         assert!(contents.contains("backend/new/deep/er.py") && contents.contains("/etc/passwd"));
         assert_eq!(mode(&place.join("contents.jsonl")), 0o600);
+        // The tree as it stood before is in a backup, too.
+        assert_eq!(stage.events("backup_created").pop().unwrap().fields["kind"], "emergency");
         // Its alert says so, and is still for a person to look at.
         for finding in stage.findings().iter().filter(|f| f.path == "compose.yml") {
             assert!(finding.restored, "{finding:?}");

@@ -19,10 +19,11 @@ use std::sync::Arc;
 use guard_model::baseline::BaselineRecord;
 use guard_model::ledger::Event;
 use guard_model::put_back::Standing;
-use guard_model::{Change, Digest, Entry, Kind, Observed, Policy, RelPath};
+use guard_model::{BackupKind, Change, Digest, Entry, Kind, Observed, Policy, RelPath};
 use guard_store::{Case, Plan, PlanHeader, PlanKind};
 use guard_tree::{Content, Keeper, Root};
 
+use super::backup::{Cause, Safety};
 use super::{OperationError, Phase, Work, now};
 use crate::comparer::Expectation;
 use crate::ward::Ward;
@@ -64,6 +65,9 @@ pub(crate) struct RestoreTask {
     pub(crate) wanted: Wanted,
     pub(crate) scope: Scope,
     pub(crate) contents: Arc<dyn Contents>,
+    /// The backup of the tree as it stands that is made first; `None` where guardd restores by itself, which
+    /// may not wait, and whose quarantine has what it takes away.
+    pub(crate) safety: Option<Safety>,
     pub(crate) generation: u64,
     pub(crate) by: String,
     pub(crate) reason: String,
@@ -122,6 +126,7 @@ impl RestoreTask {
         if taken > case.room() {
             return Err(OperationError::QuarantineFull { needed: taken, room: case.room() });
         }
+        self.secure(&mut done)?;
         self.work.enter(Phase::Restoring, planned.wishes.len() as u64);
         let wishes = planned.wishes;
         // It begins at the moment that the quarantine's case is named by: recovery goes on with that.
@@ -135,6 +140,27 @@ impl RestoreTask {
         self.account(&wishes, &case, &mut done);
         done.remarks.extend(held_open::remarks(&wishes, &done, mounted));
         Ok(done)
+    }
+
+    /// Originals come back also where no backup can be made: what is taken away is in quarantine.
+    fn secure(&self, done: &mut RestoreDone) -> Result<(), OperationError> {
+        let Some(safety) = &self.safety else { return Ok(()) };
+        self.work.enter(Phase::BackingUp, 0);
+        let cause = Cause {
+            kind: BackupKind::Emergency,
+            by: self.by.clone(),
+            note: Some("before a restore".to_owned()),
+            generation: Some(self.generation),
+        };
+        let secured = safety.secure(|vault| {
+            vault.store_tree(&self.ward, &self.root, &self.policy, Some(&self.expectation), cause, &self.work)
+        })?;
+        done.events.extend(secured.event);
+        if let Some(why) = secured.why_none {
+            let remark = format!("no backup of the tree as it stood was made: {why}");
+            done.remarks.push((RelPath::root(), remark));
+        }
+        Ok(())
     }
 
     /// Looks at what came of it, and makes the events that say so.

@@ -59,8 +59,8 @@ class Look:
         raise AssertionError(f"status says {said}, which is neither before nor after")
 
     def _is_put_back(self) -> bool:
-        # What is listed may be gone when it is looked at.
-        with contextlib.suppress(FileNotFoundError):
+        # guardd is at work: what is listed may be gone, or be another thing, when it is looked at.
+        with contextlib.suppress(OSError):
             return self._picture() == self._recording.after
         return False
 

@@ -12,6 +12,7 @@ pub mod alert;
 pub mod backup;
 pub mod baseline;
 pub mod compare;
+pub mod deploy;
 pub mod entry;
 pub mod failure;
 pub mod finding;

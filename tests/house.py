@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = {
     "guard-model": 1, "guard-sys": 1, "guard-api": 1,
     "guard-config": 2, "guard-tree": 2, "guard-watch": 2, "guard-store": 2,
-    "guard-alert": 3, "guard-git": 3,
+    "guard-alert": 3, "guard-deploy": 3, "guard-git": 3,
     "guardd": 4, "guardctl": 4,
     "guard-docgen": 5,
 }

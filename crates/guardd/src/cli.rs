@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Unseal(Unseal),
     /// Hooks that hold a locked environment's branches.
     Git(crate::git::cli::Git),
+    /// Carries out one order of a deployment, read from standard input, as the user who runs it.
+    #[command(hide = true)]
+    DeployWorker,
 }
 
 /// `guardd run`.

@@ -63,12 +63,24 @@ pub fn main() -> ExitCode {
         Command::Verify(verify) => offline::verify::run(&verify),
         Command::Unseal(unseal) => offline::unseal::run(&unseal),
         Command::Git(git) => git::run(git),
+        Command::DeployWorker => return deploy_worker(),
     };
     match result {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(e) => {
             say(&e);
             ExitCode::from(e.exit.code())
+        }
+    }
+}
+
+/// The status is that of what was run.
+fn deploy_worker() -> ExitCode {
+    match guard_deploy::worker::run(&mut std::io::stdout()) {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            say(&Failure::of(Exit::Failed, &e));
+            ExitCode::from(Exit::Failed.code())
         }
     }
 }

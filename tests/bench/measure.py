@@ -1,0 +1,141 @@
+"""Timing programs: wall clock, processor time, peak memory; and the page cache that they find."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+
+class Failed(Exception):
+    """A program did not do what was to be timed."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run. Peak memory is of the largest of its processes, in KiB; 0 where it was not measured."""
+
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def run(argv: list, good: tuple[int, ...] = (0,), said: Path | None = None) -> Sample:
+    """Runs a program whose answer is thrown away, or goes into `said`.
+
+    It is started by time(1): the kernel counts what a process had in memory before it became another program, and this one's
+    interpreter is larger than most of what is measured."""
+    with tempfile.NamedTemporaryFile("r") as told:
+        out = said.open("wb") if said else contextlib.nullcontext(subprocess.DEVNULL)
+        with out as to:
+            began = time.perf_counter()
+            done = subprocess.run(
+                ["time", "--quiet", "--format=%U %S %M", f"--output={told.name}", *map(str, argv)],
+                stdin=subprocess.DEVNULL, stdout=to, stderr=to, check=False,
+            )
+            took = time.perf_counter() - began
+        if done.returncode not in good:
+            text = said.read_text(errors="replace")[-2000:] if said else ""
+            raise Failed(f"{' '.join(map(str, argv))}: exit status {done.returncode}\n{text}")
+        user, system, peak = told.read().split()
+    return Sample(took, float(user) + float(system), int(peak))
+
+
+def shell(script: str, good: tuple[int, ...] = (0,)) -> Sample:
+    return run(["/bin/sh", "-c", script], good)
+
+
+class Process:
+    """A running process, by its files in /proc."""
+
+    def __init__(self, pid: int):
+        self._proc = Path(f"/proc/{pid}")
+
+    def memory(self, field: str) -> int:
+        """KiB."""
+        lines = (self._proc / "status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+    def cpu(self) -> float:
+        """Seconds, of user and system."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def forget_peak(self) -> None:
+        with contextlib.suppress(OSError):
+            (self._proc / "clear_refs").write_text("5")
+
+    def measured(self, what: Callable[[], object]) -> Sample:
+        """What this process needs for something that somebody else waits for."""
+        self.forget_peak()
+        cpu, began = self.cpu(), time.perf_counter()
+        what()
+        took = time.perf_counter() - began
+        return Sample(took, self.cpu() - cpu, self.memory("VmHWM"))
+
+
+def drop_caches() -> None:
+    """Everything is read from the disk again, names and attributes too."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+@dataclass
+class Series:
+    """Runs of the same thing."""
+
+    samples: list[Sample]
+
+    def seconds(self) -> float:
+        return median(s.seconds for s in self.samples)
+
+    def cpu(self) -> float:
+        return median(s.cpu for s in self.samples)
+
+    def peak(self) -> float:
+        """MiB."""
+        return max(s.peak for s in self.samples) / 1024
+
+    def spread(self) -> float:
+        """From the fastest to the slowest, as a part of the median."""
+        seconds = [s.seconds for s in self.samples]
+        return (max(seconds) - min(seconds)) / self.seconds()
+
+
+Task = Callable[[], Sample]
+
+
+def interleaved(rounds: int, tasks: dict[str, Task], before: Callable[[], object], once: frozenset[str] = frozenset(),
+                say: Callable[[str], None] = lambda line: None) -> dict[str, Series]:
+    """Each task in each round, in turn, `before` before each; those in `once` in the first round only. What fails is said and left
+    out of the rounds that follow."""
+    done: dict[str, list[Sample]] = {}
+    failed: set[str] = set()
+    for number in range(rounds):
+        for name, task in tasks.items():
+            if name in failed or (number and name in once):
+                continue
+            before()
+            try:
+                sample = task()
+            except (Failed, OSError) as e:
+                say(f"{name} failed: {e}")
+                failed.add(name)
+                continue
+            done.setdefault(name, []).append(sample)
+            say(f"  round {number + 1}: {name}: {sample.seconds:.3f} s, CPU {sample.cpu:.2f} s, {sample.peak / 1024:.1f} MiB")
+    return {name: Series(samples) for name, samples in done.items() if name not in failed}
+
+
+@contextlib.contextmanager
+def said_once(say: Callable[[str], None], what: str) -> Iterator[None]:
+    began = time.perf_counter()
+    say(f"{what} …")
+    yield
+    say(f"{what}: {time.perf_counter() - began:.1f} s")

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod validation;
+
+pub use validation::{NotAPort, Port, Protocol, Validation};
+
 /// One step of a deployment or of its rollback, run by `sh -c` in the root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -95,6 +99,8 @@ pub struct Compose {
     pub env_files: Vec<String>,
     /// The project's name, where it is not compose's own choice.
     pub project: Option<String>,
+    /// The services that have to run; empty means all that the files name.
+    pub services: Vec<String>,
 }
 
 /// How an environment is deployed.

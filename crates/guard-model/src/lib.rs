@@ -13,6 +13,7 @@ pub mod backup;
 pub mod baseline;
 pub mod compare;
 pub mod deploy;
+pub mod dotenv;
 pub mod entry;
 pub mod failure;
 pub mod finding;

@@ -6,5 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+mod bounded;
+mod compose;
+mod gates;
+mod probe;
 pub mod run;
 pub mod worker;

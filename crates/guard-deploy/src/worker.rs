@@ -8,7 +8,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub mod line;
+pub mod look;
 pub mod step;
+mod verify;
+
+pub use crate::compose::Tag;
+pub use line::{Line, LineError, read_line};
+pub use look::Look;
 
 /// The search path of everything that is run.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,6 +40,8 @@ pub enum Work {
         /// The command line.
         run: String,
     },
+    /// Looks at the application and tells what it sees as [`Line`]s.
+    Look(Box<Look>),
 }
 
 /// Longer than any order is.
@@ -52,5 +61,6 @@ pub fn run(out: &mut impl Write) -> io::Result<u8> {
     out.flush()?;
     match &spec.work {
         Work::Step { run } => step::run(run, &spec.environment),
+        Work::Look(look) => look::run(look, &spec.directory, &spec.environment, out),
     }
 }

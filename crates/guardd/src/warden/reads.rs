@@ -99,9 +99,11 @@ impl Warden {
 
     /// What stands at a path may be another file than before: follows it, if it is sensitive.
     pub(super) fn follow_reads_again(&mut self, path: &RelPath) {
-        let is_sensitive =
-            self.held.as_ref().is_some_and(|held| held.policy.classify(path, false).is_sensitive());
-        if is_sensitive && self.reads.readers.is_some() {
+        // First of all: it is asked of every path that is observed.
+        if self.reads.readers.is_none() {
+            return;
+        }
+        if self.held.as_ref().is_some_and(|held| held.policy.classify(path, false).is_sensitive()) {
             self.follow_reads_of(path);
         }
     }

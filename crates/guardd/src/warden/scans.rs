@@ -10,6 +10,7 @@ use guard_model::ledger::Event;
 use guard_tree::{Pace, ScanContent, ScanOptions};
 
 use super::observer::View;
+use super::touches::Reach;
 use super::troubles::Topic;
 use super::{Message, Warden};
 use crate::comparer::{Collected, Comparer};
@@ -246,9 +247,14 @@ impl Warden {
         // What was reported and is no difference in this scan is looked at again, too: by the same
         // means at least, or a change that shows only on the device would count as gone.
         let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
-        for path in suspects.iter().cloned().chain(reported) {
-            self.touches.suspect(path);
+        for path in suspects.iter().cloned() {
+            match end.kind {
+                // It found them by metadata that moved, as the kernel's hints are about.
+                ScanKind::Sweep => self.touches.add(path, Reach::Entry, None),
+                ScanKind::Rehash | ScanKind::Deep => self.touches.suspect(path),
+            }
         }
+        reported.into_iter().for_each(|path| self.touches.suspect(path));
         self.gaps.scanned(end.kind, end.began_us, &suspects);
         if end.kind > ScanKind::Sweep {
             self.record(vec![Event::RehashFinished {

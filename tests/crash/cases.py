@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import tree
 import varlink
+from linux import until
 from steps import Step
-from world import World, until
+from world import World
 
 
 def never_locked(_world: World) -> None:

@@ -15,6 +15,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import steps  # noqa: E402
 import world as worlds  # noqa: E402
+from linux import private_mounts  # noqa: E402
 from matrix import Matrix  # noqa: E402
 
 IMAGES_MIB = 1024
@@ -37,7 +38,7 @@ def top(tmp_path_factory) -> Path:
     """A directory that only this run's processes see mounts in; images are kept in memory."""
     if not (worlds.BINARIES / "guardd").exists():
         pytest.fail(f"{worlds.BINARIES}/guardd is missing: cargo build -p guardd")
-    worlds.own_mounts()
+    private_mounts()
     # A socket's path is short.
     top = Path(subprocess.run(["mktemp", "-d", "/tmp/guardd-crash.XXXXXX"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
     (top / "images").mkdir()
@@ -52,5 +53,5 @@ def matrix(top):
     """Runs operations and their points."""
     workers = WORKERS_PER_CPU * (os.cpu_count() or 1)
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=fork, initializer=worlds.own_mounts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fork, initializer=private_mounts) as pool:
         yield Matrix(top, pool)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import agreement
 import tree
 from cases import SHOWN, TAMPERED, TAMPERED_WITH, Case
+from linux import until
 from outcomes import Outcome, Recording
 from steps import Step
-from world import ENVIRONMENT, World, until
+from world import ENVIRONMENT, World
 
 
 class Look:

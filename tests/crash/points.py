@@ -16,10 +16,11 @@ import steps
 import tree
 import varlink
 from cases import Case
+from linux import until
 from look import Look, loose
 from outcomes import Fault, Outcome, Recording
 from steps import Step, Traced, Verdict
-from world import ENVIRONMENT, World, until
+from world import ENVIRONMENT, World
 
 QUIET_SECONDS = 0.06
 """An operation's last steps come after its answer: it is over when there was none for so long."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import hashlib
 import os
 import stat
@@ -11,7 +9,9 @@ import struct
 import subprocess
 from pathlib import Path
 
-GETFLAGS, SETFLAGS = 0x80086601, 0x40086602
+import linux
+from linux import set_flags
+
 NOATIME_FLAG, NODUMP_FLAG, IMMUTABLE_FLAG = 0x80, 0x40, 0x10
 OWNER, GROUP = 1000, 1001
 WHEN_NS = 1_600_000_000_123_456_789
@@ -96,25 +96,5 @@ def difference(before: dict[str, dict], after: dict[str, dict]) -> list[str]:
 
 
 def flags_of(path: Path) -> int:
-    """Inode flags, without those that only echo how the file system lays it out (extents, index, inline data)."""
-    return read_flags(path) & ~(0x00080000 | 0x00001000 | 0x10000000)
-
-
-def read_flags(path: Path) -> int:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        flags = array.array("l", [0])
-        fcntl.ioctl(handle, GETFLAGS, flags)
-        return flags[0] & 0xFFFFFFFF
-    finally:
-        os.close(handle)
-
-
-def set_flags(path: Path, flags: int) -> None:
-    """Sets inode flags; those that only echo the layout are kept."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        kept = read_flags(path) & (0x00080000 | 0x00001000 | 0x10000000)
-        fcntl.ioctl(handle, SETFLAGS, array.array("l", [flags | kept]))
-    finally:
-        os.close(handle)
+    """Inode flags, without those that only echo how the file system lays it out."""
+    return linux.flags_of(path) & ~linux.LAYOUT_FLAGS

@@ -8,48 +8,27 @@ namespace; whatever happens to a worker, its mounts and loop devices go with it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 
 import tree
 import varlink
+from linux import PATIENCE_SECONDS, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARIES = Path(os.environ.get("GUARDD_TEST_BINARIES", REPOSITORY / "target/debug"))
 IS_FULL = os.environ.get("GUARDD_TEST_FULL") == "1"
 ENVIRONMENT = "site"
-PATIENCE_SECONDS = 60
 IMAGE_MIB = 64
-CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x00020000, 0x4000, 0x40000
 # _IOR('X', 125, __u32), and: without writing the journal out.
 EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def own_mounts() -> None:
-    """From now on this process and its children mount for themselves only."""
-    if libc.unshare(CLONE_NEWNS) != 0 or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
-        raise OSError(ctypes.get_errno(), "cannot have mounts of its own")
-
-
-def until(what: str, holds: Callable[[], object]):
-    """Waits until `holds` gives something true, and gives it back."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.004)
-    return found
 
 
 class Layout(Enum):

@@ -8,27 +8,17 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import varlink
+from linux import PATIENCE_SECONDS, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARIES = Path(os.environ.get("GUARDD_TEST_BINARIES", REPOSITORY / "target/debug"))
-PATIENCE_SECONDS = 60
 ENVIRONMENT = "site"
 QUIET, LIVELY = "1h", "5s"
 """`rehash` while only the kernel's word may count, and while looking again may."""
-
-
-def until(what: str, holds: Callable[[], object], patience: float = PATIENCE_SECONDS):
-    """Waits until `holds` gives something true, and gives it back."""
-    deadline = time.monotonic() + patience
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.002)
-    return found
 
 
 class Daemon:
@@ -66,10 +56,18 @@ window_default = "1h"
         self.config.chmod(0o600)
 
     def start(self) -> None:
+        self.spawn()
+        self.wait()
+
+    def spawn(self) -> None:
+        """Starts it and goes on at once."""
         with self.said.open("ab") as said:
             self._process = subprocess.Popen(
                 [BINARIES / "guardd", "run", "--config", self.config], stdin=subprocess.DEVNULL, stdout=said, stderr=said
             )
+
+    def wait(self) -> None:
+        """Until it answers."""
         until("the daemon", self._answers)
 
     def _answers(self) -> bool:

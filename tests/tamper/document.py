@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes docs/tamper-matrix.md from a run: what guardd saw of each row, and how long it took; what others see of it.
 
-    python3 tests/tamper/document.py        (as root; inotify-tools and aide are measured where they are installed)
+    python3 tests/tamper/document.py        (as root; inotify-tools, aide and samhain are measured where they are installed)
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ Each way to change a protected entry that is known to us, tried on ext4 by `test
   process that did it was named.
 - **sealed**: the same against `seal = "immutable"`, by root. *refused*: the kernel did not let it happen.
 - **inotifywait**: `inotifywait -m -r`, an event of a change that names the path within a second.
+- *at start*: found before the next start says that it is ready; what happened while guardd was stopped by SIGSTOP is told
+  from the moment on when it goes on, by the events that waited.
 - **AIDE**: `aide --check` after all changes, with every attribute that it compares; it sees nothing before its next check.
+- **Samhain**: the same of `samhain -t check`, with a policy that compares whatever it can; between its checks it can watch by
+  inotify, as the column beside it does.
 """
 
 
@@ -51,6 +55,8 @@ def cell(result: Result | None) -> str:
         return "deep rehash"
     if result.seen is Seen.LOOK:
         return "look"
+    if result.seen is Seen.START:
+        return "at start"
     who = ", who" if result.actor == "verified" else ""
     return f"{result.delay_ms:.0f} ms{who}"
 
@@ -79,17 +85,17 @@ def main() -> None:
     subprocess.run(["rm", "-rf", "--one-file-system", top], check=True)
     lines = [HEAD]
     for group in dict.fromkeys(row.group for row in ROWS):
-        lines += ["", f"## {group.capitalize()}", "", "| change | guardd, fanotify | guardd, inotify | sealed | inotifywait | AIDE |", "|---|---|---|---|---|---|"]
+        lines += ["", f"## {group.capitalize()}", "", "| change | guardd, fanotify | guardd, inotify | sealed | inotifywait | AIDE | Samhain |", "|---|---|---|---|---|---|---|"]
         for row in (row for row in ROWS if row.group == group):
             found = [of(results, column, row.name) for column in columns]
             if any(found):
-                cells = [cell(r) for r in found] + [seen(others.get(name), row.name) for name in ("inotifywait", "aide")]
+                cells = [cell(r) for r in found] + [seen(others.get(name), row.name) for name in ("inotifywait", "aide", "samhain")]
                 lines.append(f"| {row.name} | {' | '.join(cells)} |")
     delays = [r.delay_ms for r in results[columns[0].name] if r.seen is Seen.EVENT and r.delay_ms is not None]
     lines += [
         "",
         f"Median of the rows that the kernel tells of, fanotify: {statistics.median(delays):.0f} ms. Peers: "
-        + "; ".join(peers.version(name) for name in others)
+        + "; ".join(peers.version(name) if name in others else f"{name} was not to be had where this ran" for name in peers.PEERS)
         + ".",
     ]
     DOCUMENT.write_text("\n".join(lines) + "\n")

@@ -10,19 +10,21 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 import places
 import rows as table
-from rows import CONTROLS, ROWS, Row, Seen, Site
-from daemon import LIVELY, QUIET, Daemon, until
+from daemon import LIVELY, QUIET, Daemon
+from linux import flags_of, private_mounts, set_flags, until
+from rows import CONTROLS, ROWS, Row, Seen, Site, Spell
 
 PR_SET_NAME, PR_SET_PDEATHSIG = 15, 1
 ACTOR = "tamper"
 REAL_PROGRAMS = {"sed", "cp", "dd", "rm", "ls"}
 ACT_SECONDS = 30
+AT_ONCE = {Seen.EVENT, Seen.TABLE}
 
 
 class State(Enum):
@@ -49,11 +51,6 @@ class Result:
     actor: str | None = None
     """The confidence that the right process was named with; `None`: nobody was named."""
     why: str = ""
-
-    def as_json(self) -> dict:
-        plain = asdict(self)
-        plain["verdict"], plain["seen"] = self.verdict.value, self.seen and self.seen.value
-        return plain
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,8 @@ class Acting:
                 libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 os.close(self._release)
                 try:
-                    self._act(act, site, said)
+                    act(site)
+                    os.write(said, b"\n")
                 except OSError as error:
                     os.write(said, f"{error.strerror}\n".encode())
                 except subprocess.CalledProcessError as error:
@@ -113,17 +111,6 @@ class Acting:
         os.close(self._wait)
         self.error = self._listen(result)
         self.done_at = time.monotonic()
-
-    @staticmethod
-    def _act(act: table.Act, site: Site, said: int) -> None:
-        def stays(_seconds: float) -> None:
-            os.write(said, b"\n")
-            os.close(said)
-            signal.pause()
-
-        table.time.sleep = stays
-        act(site)
-        os.write(said, b"\n")
 
     @staticmethod
     def _listen(result: int) -> str:
@@ -166,16 +153,16 @@ class Run:
 
     def go(self) -> Run:
         combination = self.combination
-        places.private_mounts()
+        private_mounts()
         place = places.PLACES[combination.filesystem](self.work)
         below = place.lower or place.top
         for name in [*self._names.values(), *self._controls.values(), "zz"]:
-            table.furnish(below / "app" / name, below / "outside" / name)
-        for path in [below / "app", *(below / "app").iterdir()]:
+            table.furnish(below / "srv/app" / name, below / "outside" / name)
+        for path in [below / "srv", below / "srv/app", *(below / "srv/app").iterdir()]:
             path.chmod(0o755)
         if place.lower:
             places.lay_over(place)
-        self.app, self.outside, self.place = place.top / "app", place.top / "outside", place
+        self.app, self.outside, self.place = place.top / "srv/app", place.top / "outside", place
         sites = {row.name: self.site(self._names[row.name]) for row in combination.rows()}
         for row in combination.rows():
             row.prepare(sites[row.name])
@@ -188,16 +175,19 @@ class Run:
                 self.daemon.call("Unlock", reason="test", maintainer="ada")
             self._settle()
             self._act_all(sites)
+            self._act_apart(sites)
             self._controls_raise_nothing()
         return self
 
     def site(self, name: str) -> Site:
         lower = self.place.lower
-        return Site(self.app / name, self.outside / name, self.place.device, lower and lower / "app" / name)
+        return Site(self.app / name, self.outside / name, self.place.device, lower and lower / "srv/app" / name)
 
     def _settle(self) -> None:
         """Until what the daemon does first is over."""
-        until("no open gap", lambda: all(g["until"] for g in self.daemon.site()["watch"]["gaps"]))
+        # In a window the rehash that closes a gap of that cause waits for the lock.
+        may_stay = {"down"} if self.combination.state is State.UNLOCKED else set()
+        until("no open gap", lambda: all(g["until"] or g["cause"] in may_stay for g in self.daemon.site()["watch"]["gaps"]))
         watch = self.daemon.site()["watch"]
         assert watch["backend"] == self.combination.backend, watch
 
@@ -205,11 +195,12 @@ class Run:
         c = self.combination
         later: list[Pending] = []
         # What the kernel tells of: one after the other, while nobody looks by himself.
-        for row in sorted(c.rows(), key=lambda row: c.seen(row) is not Seen.EVENT):
+        rows = [row for row in c.rows() if not row.apart]
+        for row in sorted(rows, key=lambda row: c.seen(row) not in AT_ONCE):
             pending = self._act(row, sites[row.name])
             if pending is None:
                 continue
-            if c.seen(row) is Seen.EVENT:
+            if c.seen(row) in AT_ONCE:
                 self._await([pending], "the kernel's word", 20)
             else:
                 later.append(pending)
@@ -219,6 +210,43 @@ class Run:
         self.daemon.call("Reload")
         self._await([p for p in later if p not in looks], "sweep and rehash", 40)
 
+    def _act_apart(self, sites: dict[str, Site]) -> None:
+        """What needs a daemon that does not watch, or moves the root: one after the other."""
+        for row in filter(lambda row: row.apart, self.combination.rows()):
+            site = sites[row.name]
+            self._fall_silent(row.spell)
+            try:
+                pending = self._act(row, site)
+            finally:
+                self._wake(row.spell)
+            if pending:
+                if row.spell:
+                    pending.acting.done_at = time.monotonic()
+                self._await([pending], row.name, 40)
+            if row.undo:
+                row.undo(site)
+            self._settle()
+
+    def _fall_silent(self, spell: Spell | None) -> None:
+        match spell:
+            case Spell.STOPPED | Spell.STARTING:
+                self.daemon.signal(signal.SIGTERM)
+            case Spell.KILLED:
+                self.daemon.signal(signal.SIGKILL)
+            case Spell.FROZEN:
+                self.daemon.signal(signal.SIGSTOP)
+        if spell is Spell.STARTING:
+            self.daemon.spawn()
+
+    def _wake(self, spell: Spell | None) -> None:
+        match spell:
+            case Spell.STOPPED | Spell.KILLED:
+                self.daemon.start()
+            case Spell.STARTING:
+                self.daemon.wait()
+            case Spell.FROZEN:
+                self.daemon.signal(signal.SIGCONT)
+
     def _act(self, row: Row, site: Site) -> Pending | None:
         self.daemon.follow()
         acting = Acting(row.act, site)
@@ -227,7 +255,9 @@ class Run:
             refused = self.combination.state is State.SEALED
             self.results.append(Result(row.name, Verdict.REFUSED if refused else Verdict.MISSED, why=acting.error))
             return None
-        return Pending(row, self._names[row.name], acting, {f"{self._names[row.name]}/{p}": c for p, c in row.finds.items()}, actors=[])
+        base = self._names[row.name]
+        left = {str(site.above) if p == table.ABOVE else f"{base}/{p}": c for p, c in row.finds.items()}
+        return Pending(row, base, acting, left, actors=[])
 
     def _await(self, pending: list[Pending], what: str, patience: float) -> None:
         def all_found() -> bool:
@@ -271,7 +301,7 @@ class Run:
         last = self.site("zz")
         if self.combination.state is State.SEALED:
             for path in (last.here, last.f):
-                table.sys_.set_flags(path, table.sys_.flags_of(path) & ~table.sys_.IMMUTABLE)
+                set_flags(path, flags_of(path) & ~table.sys_.IMMUTABLE)
         last.f.write_bytes(b"the last\n")
         until("the last change", lambda: any(f["path"] == "zz/f" and "content" in f["change"] for _, _, f in self.daemon.findings()))
         own = re.compile(r"^c\d+(/|$)")

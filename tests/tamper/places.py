@@ -25,12 +25,6 @@ class Place:
     """The lower layer of an overlay."""
 
 
-def private_mounts() -> None:
-    """From now on this process and its children mount for themselves only."""
-    sys_.unshare(sys_.CLONE_NEWNS)
-    sys_.mount("none", "/", flags=sys_.MS_REC | sys_.MS_PRIVATE)
-
-
 def on_device(kind: str) -> Callable[[Path], Place]:
     def make(work: Path) -> Place:
         image, top = work / "image", work / "fs"

@@ -13,13 +13,13 @@ import os
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 import syscalls as sys_
+from linux import flags_of, set_flags
 
 TEXT = b"".join(b"line %04d of what is protected\n" % n for n in range(512))
 ACL = struct.pack("<I", 2) + b"".join(
@@ -33,9 +33,20 @@ class Seen(Enum):
     """What it takes for a change to be seen."""
 
     EVENT = "at once"
+    TABLE = "at once, by the mount table"
     LOOK = "a look, every second"
     SWEEP = "sweep"
     DEEP = "deep rehash"
+    START = "at the next start"
+
+
+class Spell(Enum):
+    """How guardd does not watch while something happens."""
+
+    STOPPED = "stopped"
+    KILLED = "killed"
+    FROZEN = "stopped with SIGSTOP"
+    STARTING = "being started"
 
 
 @dataclass(frozen=True)
@@ -49,14 +60,20 @@ class Site:
     lower: Path | None
     """Where the row's directory lies below an overlay."""
     held: dict[str, object] = field(default_factory=dict)
-    """What `prepare` keeps open from before the lock."""
+    """What `prepare` keeps open from before the lock, and an act for as long as its process lives."""
 
     @property
     def f(self) -> Path:
         return self.here / "f"
 
+    @property
+    def above(self) -> Path:
+        """The directory that holds the root."""
+        return self.here.parent.parent
+
 
 Act = Callable[[Site], None]
+ABOVE = "ABOVE"
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ class Row:
     group: str
     act: Act
     finds: dict[str, str]
-    """Paths below the row's directory, and a change that is among those found there."""
+    """Paths below the row's directory (`ABOVE`: the directory above the root), and a change that is among those found
+    there."""
     seen: Seen = Seen.EVENT
     prepare: Act = lambda site: None
     only_on: frozenset[str] = frozenset()
@@ -76,6 +94,15 @@ class Row:
     """It takes a seal off, and needs one."""
     only_unsealed: bool = False
     """It is what sealing does, and no change where there is a seal."""
+    spell: Spell | None = None
+    """It happens while guardd does not watch."""
+    undo: Act | None = None
+    """It happens above the root, and has to be undone before anything else can be tried."""
+
+    @property
+    def apart(self) -> bool:
+        """It disturbs other rows: tried when those are done, and by itself."""
+        return bool(self.spell or self.undo)
 
 
 ROWS: list[Row] = []
@@ -273,12 +300,7 @@ def _(site):
 @row("through a mapping that stays", CONTENT, {"f": "content"}, seen=Seen.SWEEP)
 def _(site):
     with opened(site.f, os.O_RDWR) as handle:
-        store(handle)
-        time.sleep(STAYS_SECONDS)
-
-
-STAYS_SECONDS = 3600
-"""The process is ended before that."""
+        site.held["mapping"] = store(handle)
 
 
 @row("through a name outside (hard link)", CONTENT, {"f": "content"}, seen=Seen.SWEEP, prepare=lambda site: os.link(site.f, site.outside / "alias"))
@@ -405,7 +427,7 @@ def _(site):
 
 @row("chattr +d", ATTRIBUTES, {"f": "flags"}, seen=Seen.SWEEP)
 def _(site):
-    sys_.set_flags(site.f, sys_.flags_of(site.f) | sys_.NODUMP)
+    set_flags(site.f, flags_of(site.f) | sys_.NODUMP)
 
 
 @row("chattr +i by file_setattr(2)", ATTRIBUTES, {"f": "flags"}, seen=Seen.SWEEP, only_unsealed=True)
@@ -569,24 +591,24 @@ SEAL = "seal"
 
 @row("chattr -i alone", SEAL, {"f": "seal"}, seen=Seen.LOOK, only_sealed=True)
 def _(site):
-    sys_.set_flags(site.f, sys_.flags_of(site.f) & ~sys_.IMMUTABLE)
+    set_flags(site.f, flags_of(site.f) & ~sys_.IMMUTABLE)
 
 
 @row("chattr -i, edit, chattr +i", SEAL, {"f": "content"}, only_sealed=True)
 def _(site):
-    flags = sys_.flags_of(site.f)
-    sys_.set_flags(site.f, flags & ~sys_.IMMUTABLE)
+    flags = flags_of(site.f)
+    set_flags(site.f, flags & ~sys_.IMMUTABLE)
     site.f.write_bytes(b"changed\n")
-    sys_.set_flags(site.f, flags)
+    set_flags(site.f, flags)
 
 
 @row("chattr -i of the directory, delete, chattr +i", SEAL, {"f": "deleted"}, only_sealed=True)
 def _(site):
-    flags = sys_.flags_of(site.here)
-    sys_.set_flags(site.here, flags & ~sys_.IMMUTABLE)
-    sys_.set_flags(site.f, sys_.flags_of(site.f) & ~sys_.IMMUTABLE)
+    flags = flags_of(site.here)
+    set_flags(site.here, flags & ~sys_.IMMUTABLE)
+    set_flags(site.f, flags_of(site.f) & ~sys_.IMMUTABLE)
     site.f.unlink()
-    sys_.set_flags(site.here, flags)
+    set_flags(site.here, flags)
 
 
 # Mounts --------------------------------------------------------------------------------------------------------------
@@ -594,27 +616,105 @@ def _(site):
 MOUNTS = "mounts"
 
 
-@row("bind mount over a file", MOUNTS, {"f": "inode"}, seen=Seen.LOOK)
+@row("bind mount over a file", MOUNTS, {"f": "mount"}, seen=Seen.TABLE)
 def _(site):
     sys_.mount(str(site.outside / "x"), site.f, flags=sys_.MS_BIND)
 
 
-@row("tmpfs over a directory", MOUNTS, {"sub": "mount"}, seen=Seen.LOOK)
+@row("bind mount of a directory over itself", MOUNTS, {"sub": "mount"}, seen=Seen.TABLE)
+def _(site):
+    sys_.mount(str(site.here / "sub"), site.here / "sub", flags=sys_.MS_BIND)
+
+
+@row("tmpfs over a directory", MOUNTS, {"sub": "mount"}, seen=Seen.TABLE)
 def _(site):
     sys_.mount("tamper", site.here / "sub", "tmpfs")
 
 
-@row("bind mount over a directory", MOUNTS, {"sub": "inode", "sub/h": "deleted"}, seen=Seen.LOOK)
+@row("bind mount over a directory", MOUNTS, {"sub": "mount", "sub/h": "deleted"}, seen=Seen.TABLE)
 def _(site):
     sys_.mount(str(site.outside), site.here / "sub", flags=sys_.MS_BIND)
 
 
-@row("overlay over a directory", MOUNTS, {"sub": "mount"}, seen=Seen.LOOK, only_on=frozenset({"ext4", "xfs", "btrfs", "tmpfs"}))
+@row("unmount what was mounted at lock", MOUNTS, {"vacant": "mount"}, seen=Seen.TABLE, prepare=lambda site: sys_.mount("tamper", site.here / "vacant", "tmpfs"))
+def _(site):
+    sys_.umount(site.here / "vacant")
+
+
+@row("overlay over a directory", MOUNTS, {"sub": "mount"}, seen=Seen.TABLE, only_on=frozenset({"ext4", "xfs", "btrfs", "tmpfs"}))
 def _(site):
     for name in ("upper", "work"):
         (site.outside / name).mkdir()
     layers = f"lowerdir={site.here / 'sub'},upperdir={site.outside / 'upper'},workdir={site.outside / 'work'}"
     sys_.mount("tamper", site.here / "sub", "overlay", data=layers)
+
+
+# Above the root ------------------------------------------------------------------------------------------------------
+
+ABOVE_THE_ROOT = "above the root"
+
+
+def back(site: Site) -> None:
+    site.above.with_name("away").rename(site.above)
+
+
+@row("the directory above is renamed", ABOVE_THE_ROOT, {ABOVE: "root"}, seen=Seen.LOOK, undo=back)
+def _(site):
+    site.above.rename(site.above.with_name("away"))
+
+
+@row("it is renamed, a file written, it is renamed back", ABOVE_THE_ROOT, {"f": "content"}, undo=lambda site: None)
+def _(site):
+    site.above.rename(site.above.with_name("away"))
+    try:
+        with opened(site.above.with_name("away") / site.f.relative_to(site.above), os.O_WRONLY) as handle:
+            os.pwrite(handle, b"X", 100)
+    finally:
+        back(site)
+
+
+@row("chmod of the directory above", ABOVE_THE_ROOT, {ABOVE: "mode"}, seen=Seen.LOOK, undo=lambda site: site.above.chmod(0o755))
+def _(site):
+    site.above.chmod(0o777)
+
+
+@row("tmpfs over the directory above", ABOVE_THE_ROOT, {ABOVE: "mount"}, seen=Seen.TABLE, undo=lambda site: sys_.umount(site.above))
+def _(site):
+    sys_.mount("tamper", site.above, "tmpfs")
+
+
+# While guardd does not watch -------------------------------------------------------------------------------------------
+
+UNWATCHED = "while guardd does not watch"
+
+
+def without_seal(path: Path) -> None:
+    set_flags(path, flags_of(path) & ~sys_.IMMUTABLE)
+
+
+def unwatched(spell: Spell, seen: Seen) -> None:
+    def edit(site: Site) -> None:
+        without_seal(site.f)
+        before = site.f.stat()
+        site.f.chmod(0o640)
+        with opened(site.f, os.O_WRONLY) as handle:
+            os.pwrite(handle, b"X", 100)
+        os.utime(site.f, ns=(before.st_mtime_ns, before.st_mtime_ns))
+
+    def names(site: Site) -> None:
+        for path in (site.here, site.here / "g"):
+            without_seal(path)
+        (site.here / "new").write_bytes(b"new\n")
+        (site.here / "g").unlink()
+
+    ROWS.append(Row(f"{spell.value}: overwrite, same size, mtime put back", UNWATCHED, edit, {"f": "content"}, seen=seen, spell=spell))
+    ROWS.append(Row(f"{spell.value}: create and delete", UNWATCHED, names, {"new": "created", "g": "deleted"}, seen=seen, spell=spell))
+
+
+unwatched(Spell.STOPPED, Seen.START)
+unwatched(Spell.KILLED, Seen.START)
+unwatched(Spell.STARTING, Seen.START)
+unwatched(Spell.FROZEN, Seen.EVENT)
 
 
 # What must raise nothing ----------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import ctypes
 import errno
 import fcntl
@@ -17,7 +16,6 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 AT_FDCWD = -100
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 KEEP_SIZE, PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE = 1, 2, 8, 16
-GETFLAGS, SETFLAGS = 0x80086601, 0x40086602
 IMMUTABLE, APPEND, NODUMP = 0x10, 0x20, 0x40
 FICLONE = 0x40049409
 FIEMAP = 0xC020660B
@@ -56,24 +54,6 @@ def link_open(handle: int, target: os.PathLike) -> None:
 
 def fallocate(handle: int, mode: int, offset: int, length: int) -> None:
     checked(libc.fallocate(handle, mode, ctypes.c_long(offset), ctypes.c_long(length)))
-
-
-def flags_of(path: os.PathLike) -> int:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        held = array.array("l", [0])
-        fcntl.ioctl(handle, GETFLAGS, held)
-        return held[0]
-    finally:
-        os.close(handle)
-
-
-def set_flags(path: os.PathLike, flags: int) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        fcntl.ioctl(handle, SETFLAGS, array.array("l", [flags]))
-    finally:
-        os.close(handle)
 
 
 def set_flags_by_path(path: os.PathLike, extended: int) -> None:

@@ -215,6 +215,9 @@ pub struct Manifest {
     /// them may replace the root.
     #[serde(default)]
     pub ancestors: Vec<Ancestor>,
+    /// Where within the root something was mounted; absent in manifests of versions that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<Vec<RelPath>>,
     /// The policy it was taken by.
     pub policy: PatternText,
     /// What the configuration asks for.

@@ -65,6 +65,7 @@ fn a_hundred_thousand_records_are_cheap() {
         root: "/srv/app".into(),
         root_identity: (1, 2),
         ancestors: vec![],
+        mounts: None,
         policy: PatternText::default(),
         seal: Seal::None,
         seal_done: Seal::None,

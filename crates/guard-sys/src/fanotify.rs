@@ -9,6 +9,7 @@
     reason = "fanotify_init(2), fanotify_mark(2) and name_to_handle_at(2) have no safe wrapper that fits"
 )]
 
+pub mod mounts;
 mod records;
 
 use std::io;
@@ -285,16 +286,9 @@ impl Group {
     /// Those of read(2) but for `EAGAIN` and `EINTR`; `InvalidData` where the bytes are not
     /// what fanotify(7) says.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Vec<Event>> {
-        let length = match rustix::io::read(&self.descriptor, &mut *buffer) {
-            Ok(length) => length,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Vec::new()),
-            Err(e) => return Err(e.into()),
-        };
-        let mut left = buffer.get(..length).unwrap_or_default();
+        let mut left = taken(&self.descriptor, buffer)?;
         let mut events = Vec::new();
-        while let Some(raw) = records::next(&mut left)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not an event of fanotify"))?
-        {
+        while let Some(raw) = records::next(&mut left).map_err(|_| malformed())? {
             // SAFETY: the number comes from the kernel's answer to this read, which opened it for this
             // process alone; each record is seen once, so nobody else owns or closes it.
             let process = (raw.pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(raw.pidfd) });
@@ -308,6 +302,20 @@ impl Group {
         }
         Ok(events)
     }
+}
+
+/// The bytes that wait, as far as they fit; empty where there are none.
+fn taken<'b>(group: &OwnedFd, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+    let length = match rustix::io::read(group, &mut *buffer) {
+        Ok(length) => length,
+        Err(Errno::AGAIN | Errno::INTR) => 0,
+        Err(e) => return Err(e.into()),
+    };
+    Ok(buffer.get(..length).unwrap_or_default())
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "not an event of fanotify")
 }
 
 fn init(flags: libc::c_uint) -> Result<OwnedFd, Errno> {

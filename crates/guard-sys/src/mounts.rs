@@ -33,8 +33,8 @@ pub struct Mount {
 pub enum Woken {
     /// The table has changed.
     Changed,
-    /// The other descriptor is readable or closed.
-    Other,
+    /// The other descriptor with this index is readable or closed.
+    Other(usize),
 }
 
 /// The open mount table.
@@ -62,26 +62,28 @@ impl Table {
     }
 
     /// Waits until the table has changed since it was opened or last waited for,
-    /// or `other` is readable or at its end.
+    /// or one of `others` is readable or at its end; the first of these comes before everything else.
     ///
     /// # Errors
     /// What poll(2) says.
-    pub fn wait(&self, other: BorrowedFd<'_>) -> io::Result<Woken> {
+    pub fn wait(&self, others: &[BorrowedFd<'_>]) -> io::Result<Woken> {
         loop {
+            let mut fds: Vec<PollFd<'_>> =
+                others.iter().map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)).collect();
             // The file is always readable; a change is POLLPRI with POLLERR.
-            let table = PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::PRI);
-            let mut fds = [table, PollFd::from_borrowed_fd(other, PollFlags::IN)];
+            fds.push(PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::PRI));
             match poll(&mut fds, None) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 Err(e) => return Err(e.into()),
             }
-            let [table, other] = fds;
-            if !other.revents().is_empty() {
-                return Ok(Woken::Other);
-            }
-            if table.revents().intersects(PollFlags::PRI | PollFlags::ERR) {
-                return Ok(Woken::Changed);
+            let table = fds.pop().map_or(PollFlags::empty(), |table| table.revents());
+            let ready = fds.iter().position(|other| !other.revents().is_empty());
+            let changed = table.intersects(PollFlags::PRI | PollFlags::ERR);
+            match ready {
+                Some(other) if other == 0 || !changed => return Ok(Woken::Other(other)),
+                _ if changed => return Ok(Woken::Changed),
+                _ => {}
             }
         }
     }
@@ -197,7 +199,7 @@ mod tests {
             let waiting = scope.spawn(|| {
                 loop {
                     // Other tests may mount something meanwhile.
-                    if table.wait(reader.as_fd()).unwrap() == Woken::Other {
+                    if table.wait(&[reader.as_fd()]).unwrap() == Woken::Other(0) {
                         return;
                     }
                 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, StatxTimestamp, statx};
+use rustix::fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, StatxTimestamp, statx};
 
 use crate::flags;
 
@@ -50,6 +50,8 @@ pub struct Stat {
     /// Tells mounts apart: the mount's id (Linux 5.8), else the device. Good for comparison
     /// with another `Stat` of this process only.
     pub mount: u64,
+    /// Is it where something is mounted (Linux 5.8)?
+    pub is_mount_point: bool,
 }
 
 impl Stat {
@@ -113,6 +115,7 @@ impl From<&Statx> for Stat {
             ctime: Time::from(&s.stx_ctime),
             flags: flags::from_attributes(s.stx_attributes),
             mount: if has_mount { s.stx_mnt_id } else { dev },
+            is_mount_point: s.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         }
     }
 }
@@ -169,5 +172,6 @@ mod tests {
         let root = absolute(Path::new("/")).unwrap();
         let proc = absolute(Path::new("/proc")).unwrap();
         assert_ne!(root.mount, proc.mount);
+        assert!(proc.is_mount_point && !absolute(Path::new("/proc/self")).unwrap().is_mount_point);
     }
 }

@@ -34,6 +34,8 @@ pub type Named = (Box<[u8]>, Kind);
 pub enum RootCheck {
     /// It does.
     Same,
+    /// It does, but through another mount: something was mounted over it, or over a directory above it.
+    Remounted,
     /// Nothing, or no directory, is at the path.
     Gone,
     /// Another directory is: moved there or mounted over.
@@ -42,6 +44,8 @@ pub enum RootCheck {
         dev: u64,
         /// Its inode.
         ino: u64,
+        /// Is it where something is mounted?
+        is_mount_point: bool,
     },
 }
 
@@ -94,8 +98,11 @@ impl Root {
     pub fn still_there(&self) -> Result<RootCheck, TreeError> {
         match stat::absolute(&self.path) {
             Ok(now) if now.kind != FileType::Directory => Ok(RootCheck::Gone),
-            Ok(now) if now.identity() == self.identity() => Ok(RootCheck::Same),
-            Ok(now) => Ok(RootCheck::Other { dev: now.dev, ino: now.ino }),
+            Ok(now) if now.identity() != self.identity() => {
+                Ok(RootCheck::Other { dev: now.dev, ino: now.ino, is_mount_point: now.is_mount_point })
+            }
+            Ok(now) if now.mount != self.stat.mount => Ok(RootCheck::Remounted),
+            Ok(_) => Ok(RootCheck::Same),
             Err(e) if is_absence(&e) => Ok(RootCheck::Gone),
             Err(source) => Err(TreeError::Io { operation: "stat", path: self.path.clone(), source }),
         }
@@ -152,6 +159,13 @@ impl Root {
             Ok(dir) => observer.child(dir.as_fd(), path.name(), content),
             Err(e) => Sight::missing("open the directory that holds it", &e),
         }
+    }
+
+    /// Is something mounted right at this path? False where nothing is there, or it cannot be told.
+    #[must_use]
+    pub fn is_mount_point(&self, path: &RelPath) -> bool {
+        let located = self.open_beneath(path, How::Locate);
+        located.and_then(|handle| stat::of(handle.as_fd())).is_ok_and(|stat| stat.is_mount_point)
     }
 
     /// The names in a directory with their kinds, sorted by bytes.

@@ -2,19 +2,20 @@
 //! right, and hands hints on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use guard_model::RelPath;
 use guard_model::failure::chain;
+use guard_model::finding::Actor;
 use guard_model::ledger::GapCause;
 
 use crate::canary::Canary;
 use crate::error::WatchError;
 use crate::hint::{EnvId, Hint, WatchReport};
-use crate::inbox::{Batch, Inbox, News, Told};
+use crate::inbox::{Batch, By, Inbox, News, Told};
 use crate::tree::{Place, RootNow, Tree};
 
 /// Where hints go.
@@ -31,6 +32,7 @@ type Ears = [u32; Canary::FILES];
 
 struct Shared {
     id: EnvId,
+    root: PathBuf,
     inbox: Arc<Inbox>,
     tree: Mutex<Tree>,
     canary: Arc<Canary>,
@@ -55,7 +57,10 @@ impl Environment {
     ) -> Result<(Self, WatchReport), WatchError> {
         let mut report = tree.raise()?;
         let absent = tree.absence();
-        let shared = Arc::new(Shared { id, inbox, tree: Mutex::new(tree), canary, sink });
+        let shared = {
+            let root = tree.root().to_owned();
+            Arc::new(Shared { id, root, inbox, tree: Mutex::new(tree), canary, sink })
+        };
         shared.tell_failures(&report);
         if let Some(words) = absent {
             report.failed.insert(0, (RelPath::root(), words.clone()));
@@ -90,8 +95,12 @@ impl Environment {
     }
 
     /// Something was mounted or unmounted there: as if a directory was replaced.
-    pub(crate) fn mounted(&self, place: &Path) {
-        self.shared.inbox.path(place.to_owned(), News::Structure, None);
+    pub(crate) fn mounted(&self, place: &Path, by: Option<&Arc<Actor>>) {
+        if self.shared.root.starts_with(place) {
+            self.shared.say(Hint::Mounted { env: self.shared.id, actor: by.cloned() });
+        }
+        let by = by.map(|actor| By { actor: Arc::clone(actor), closed_only: false });
+        self.shared.inbox.path(place.to_owned(), News::Structure, by);
     }
 
     /// The canaries' directory was made anew.

@@ -37,6 +37,14 @@ pub enum Hint {
         /// The directory.
         path: RelPath,
     },
+    /// Something was mounted over the root or a directory above it, or unmounted there. Comes beside a [`Hint::Gap`]
+    /// that says whether the root can still be found.
+    Mounted {
+        /// The environment.
+        env: EnvId,
+        /// Who did it, where the kernel tells.
+        actor: Option<Arc<Actor>>,
+    },
     /// Hints may have been lost. Sent once watches stand again (as far as they
     /// can), so what is verified after this message is covered.
     Gap {

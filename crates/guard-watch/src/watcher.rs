@@ -73,9 +73,9 @@ impl Watcher {
         let canary = Arc::new(Canary::new(canary_dir)?);
         let environments: Arc<Environments> = Arc::default();
         let told = Arc::downgrade(&environments);
-        let mounts = Mounts::watch(move |place| {
+        let mounts = Mounts::watch(move |place, by| {
             let Some(environments) = told.upgrade() else { return };
-            lock(&environments).values().for_each(|e| e.mounted(place));
+            lock(&environments).values().for_each(|e| e.mounted(place, by));
         });
         let mounts = mounts
             .inspect_err(|error| tracing::error!(%error, "mounts are not followed; rehashes find what is mounted over a path"))

@@ -4,10 +4,10 @@
 //! The warden observes every suspect once more before it becomes a finding;
 //! `check`, which is a question and not an alarm, shows the scan's own word.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guard_model::baseline::{BaselineRecord, Expect, Role};
+use guard_model::baseline::{BaselineRecord, Expect, Manifest, Role};
 use guard_model::put_back::Overlay;
 use guard_model::{Change, Class, Entry, Kind, Observed, RelPath};
 use guard_store::{Baseline, StoreError};
@@ -33,6 +33,30 @@ pub(crate) struct Expectation {
     /// The root's device number at lock and now: a reboot may renumber devices,
     /// which is no change of the tree.
     pub(crate) device: DeviceMap,
+    pub(crate) mounts: MountsAtLock,
+}
+
+/// Where something was mounted when the baseline was taken.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MountsAtLock(Option<Arc<BTreeSet<RelPath>>>);
+
+impl MountsAtLock {
+    /// What a manifest says of it.
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        Self(manifest.mounts.as_ref().map(|paths| Arc::new(paths.iter().cloned().collect())))
+    }
+
+    /// Is this another answer than at lock to the question whether `path` is where something is mounted?
+    fn differs(&self, path: &RelPath, is_mount_point: bool) -> bool {
+        self.0.as_ref().is_some_and(|mounts| mounts.contains(path) != is_mount_point)
+    }
+
+    /// Where something was mounted or unmounted since, going by where something is mounted now.
+    pub(crate) fn changed_to(&self, now: &[RelPath]) -> Vec<RelPath> {
+        let Some(before) = &self.0 else { return Vec::new() };
+        let now: BTreeSet<RelPath> = now.iter().cloned().collect();
+        before.symmetric_difference(&now).cloned().collect()
+    }
 }
 
 /// Device numbers are compared as "the root's device" or "another one".
@@ -105,6 +129,33 @@ impl Expectation {
         })
     }
 
+    /// The same, with what is mounted there: a bind mount may show nothing but another inode, or not even that.
+    pub(crate) fn of_record_on(
+        &self,
+        root: &Root,
+        record: &BaselineRecord,
+        observed: Observed,
+    ) -> Option<Difference> {
+        // The root's own mount is looked at where the root's whereabouts are.
+        let is_asked = !record.path.is_root() && !matches!(observed, Observed::Absent);
+        let remounted = is_asked && self.mounts.differs(&record.path, root.is_mount_point(&record.path));
+        let mut found = self.of_record(record, observed.clone());
+        if !remounted {
+            return found;
+        }
+        let difference = found.get_or_insert_with(|| Difference {
+            path: record.path.clone(),
+            change: Vec::new(),
+            before: Some(record.expected(self.expect)),
+            observed: self.device.as_recorded(observed),
+            sensitive: record.role == Role::Sensitive,
+        });
+        if !difference.change.contains(&Change::Mount) {
+            difference.change.push(Change::Mount);
+        }
+        found
+    }
+
     /// The difference at a path that the baseline does not know.
     pub(crate) fn of_unknown(&self, path: RelPath, class: Class, observed: Observed) -> Option<Difference> {
         if matches!(observed, Observed::Absent) || !class.is_protected() {
@@ -118,6 +169,32 @@ impl Expectation {
             observed,
             sensitive: class.is_sensitive(),
         })
+    }
+
+    /// Adds to what a scan found where something is mounted that was not, and no longer mounted that was.
+    pub(crate) fn add_mounts(&self, root: &Root, now: &[RelPath], found: &mut Collected) {
+        for path in self.mounts.changed_to(now) {
+            let record = match self.get(&path) {
+                Ok(Some(record)) => record,
+                // Something new, which is found as such.
+                Ok(None) => continue,
+                Err(e) => {
+                    found.error = Some(e);
+                    continue;
+                }
+            };
+            let on_disk = self.on_disk(&record);
+            let observed = root.observe(&path, Content::IfDiffers(&on_disk));
+            let Some(difference) = self.of_record_on(root, &record, observed) else { continue };
+            match found.differences.binary_search_by(|known| known.path.cmp(&path)) {
+                Ok(at) => {
+                    if let Some(known) = found.differences.get_mut(at) {
+                        *known = difference;
+                    }
+                }
+                Err(at) => found.differences.insert(at, difference),
+            }
+        }
     }
 
     /// Everything recorded below `dir`, which is gone.

@@ -33,6 +33,9 @@ impl Listeners {
             Hint::Tree { env, path } => {
                 tell(&env, Message::Tree(path));
             }
+            Hint::Mounted { env, actor } => {
+                tell(&env, Message::Mounted(actor));
+            }
             Hint::Gap { env: Some(env), cause, detail } => {
                 tell(&env, Message::Gap(cause, detail));
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use guard_model::baseline::{Ancestor, BaselineRecord, FileDigests, Manifest, Totals};
 use guard_model::policy::PatternText;
-use guard_model::{Digest, Seal, Timestamp};
+use guard_model::{Digest, RelPath, Seal, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use super::codec;
@@ -34,6 +34,8 @@ pub struct ManifestDraft {
     pub root_identity: (u64, u64),
     /// The directories above the root, from `/` down.
     pub ancestors: Vec<Ancestor>,
+    /// Where within the root something is mounted; `None` where nobody knows.
+    pub mounts: Option<Vec<RelPath>>,
     /// The policy it was taken by.
     pub policy: PatternText,
     /// What the configuration asks for.
@@ -113,6 +115,7 @@ impl BaselineWriter {
             root: draft.root,
             root_identity: draft.root_identity,
             ancestors: draft.ancestors,
+            mounts: draft.mounts,
             policy: draft.policy,
             seal: draft.seal,
             seal_done: draft.seal_done,

@@ -145,6 +145,7 @@ pub(crate) fn draft() -> ManifestDraft {
         root: "/srv/app".into(),
         root_identity: (64768, 2),
         ancestors: vec![],
+        mounts: None,
         policy: PatternText::default(),
         seal: Seal::ReadOnly,
         seal_done: Seal::ReadOnly,

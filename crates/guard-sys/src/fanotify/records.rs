@@ -14,6 +14,8 @@ pub(super) struct Raw<'a> {
     pub(super) pidfd: i32,
     /// The directory and the name in it, where there was such a record.
     pub(super) place: Option<Place<'a>>,
+    /// The mount that it is about, where there was such a record.
+    pub(super) mount: Option<u64>,
 }
 
 /// A directory by its handle, and a name in it.
@@ -33,6 +35,9 @@ pub(super) struct Malformed;
 
 const METADATA: usize = size_of::<libc::fanotify_event_metadata>();
 const HEADER: usize = 4;
+/// `FAN_EVENT_INFO_TYPE_MNT` (Linux 6.14), and where `mnt_id` stands in its record.
+const INFO_TYPE_MNT: u8 = 7;
+const MNT_ID: usize = 8;
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Malformed> {
     bytes.get(at..).and_then(<[u8]>::first_chunk).copied().ok_or(Malformed)
@@ -56,6 +61,7 @@ pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<Raw<'a>>, Malforme
         pid: i32::from_ne_bytes(array(event, 20)?),
         pidfd: libc::FAN_NOPIDFD,
         place: None,
+        mount: None,
     };
     let mut records = event.get(metadata..).ok_or(Malformed)?;
     while !records.is_empty() {
@@ -73,6 +79,7 @@ pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<Raw<'a>>, Malforme
             // A group for reads asks for this one alone.
             libc::FAN_EVENT_INFO_TYPE_FID if raw.place.is_none() => raw.place = Some(place(body, false)?),
             libc::FAN_EVENT_INFO_TYPE_DFID => raw.place = Some(place(body, false)?),
+            INFO_TYPE_MNT => raw.mount = Some(u64::from_ne_bytes(array(record, MNT_ID)?)),
             _ => {}
         }
     }
@@ -148,7 +155,7 @@ pub(super) mod tests {
         let mut left = bytes.as_slice();
         let first = next(&mut left).unwrap().unwrap();
         let place = Place { fsid: &[7; 8], kind: 1, handle: b"12345678", name: b"f\xff" };
-        let expected = Raw { mask: libc::FAN_MODIFY, pid: 42, pidfd: 9, place: Some(place) };
+        let expected = Raw { mask: libc::FAN_MODIFY, pid: 42, pidfd: 9, place: Some(place), mount: None };
         assert_eq!(first, expected);
         let second = next(&mut left).unwrap().unwrap();
         assert_eq!(
@@ -156,6 +163,15 @@ pub(super) mod tests {
             (libc::FAN_Q_OVERFLOW, None, libc::FAN_NOPIDFD)
         );
         assert_eq!(next(&mut left), Ok(None));
+    }
+
+    #[test]
+    fn mounts_come_with_their_number() {
+        let body = [&[0; 4][..], &77_u64.to_ne_bytes()].concat();
+        let bytes = event(0x0100_0000, 42, &[record(INFO_TYPE_MNT, &body)]);
+        assert_eq!(next(&mut bytes.as_slice()).unwrap().unwrap().mount, Some(77));
+        let short = event(0x0100_0000, 42, &[record(INFO_TYPE_MNT, &body[..8])]);
+        assert_eq!(next(&mut short.as_slice()), Err(Malformed));
     }
 
     #[test]

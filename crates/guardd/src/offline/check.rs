@@ -11,7 +11,7 @@ use guard_tree::ScanContent;
 use super::{State, open_root};
 use crate::Failure;
 use crate::cli::Offline;
-use crate::comparer::{Comparer, DeviceMap, Expectation};
+use crate::comparer::{Comparer, DeviceMap, Expectation, MountsAtLock};
 use crate::operations::Work;
 use crate::warden::finding;
 
@@ -32,6 +32,8 @@ pub(crate) fn run(asked: &Offline) -> Result<Exit, Failure> {
         overlay: Arc::new(state.overlay(&environment)?),
         expect: if said.state == LockState::Locked { Expect::Sealed } else { Expect::Original },
         device: DeviceMap { at_lock: manifest.root_identity.0, now: root.identity().0 },
+        // What is checked offline may be mounted anywhere.
+        mounts: MountsAtLock::default(),
     };
 
     let began = Instant::now();

@@ -12,7 +12,7 @@ use guard_store::StateDir;
 use super::{State, open_root};
 use crate::Failure;
 use crate::cli::Unseal;
-use crate::comparer::{DeviceMap, Expectation};
+use crate::comparer::{DeviceMap, Expectation, MountsAtLock};
 use crate::operations::{Work, unlock};
 
 /// Unseals one environment or all.
@@ -57,7 +57,13 @@ fn unseal(state: &State, name: &str, asked: &Unseal) -> Result<Exit, Failure> {
     let device = DeviceMap { at_lock: baseline.manifest().root_identity.0, now: root.identity().0 };
     let failed = |e: crate::operations::OperationError| Failure::of(Exit::NeedsOperator, &e);
     let overlay = Arc::new(state.overlay(name)?);
-    let expected = Expectation { baseline: Arc::new(baseline), overlay, expect: Expect::Sealed, device };
+    let expected = Expectation {
+        baseline: Arc::new(baseline),
+        overlay,
+        expect: Expect::Sealed,
+        device,
+        mounts: MountsAtLock::default(),
+    };
     let steps = unlock::steps(&expected).map_err(failed)?;
     let done = unlock::give_back(&root, &steps, &Work::default()).map_err(failed)?;
     tell(&format!("{name}: the modes and flags of {} entries were given back", done.restored));

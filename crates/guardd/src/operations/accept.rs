@@ -176,6 +176,11 @@ impl AcceptTask {
         let old = self.expectation.baseline.manifest();
         let generation = self.generation;
         let paths: Vec<String> = accepted.keys().map(ToString::to_string).collect();
+        // What is mounted at a path that is accepted is accepted with it.
+        let mounts = old.mounts.as_ref().map(|before| {
+            let kept = before.iter().filter(|path| !accepted.contains_key(*path)).cloned();
+            kept.chain(accepted.keys().filter(|path| self.root.is_mount_point(path)).cloned()).collect()
+        });
         let mut writer = BaselineWriter::create(&self.ward.house.state_dir, &self.ward.name, generation)?;
         for record in self.expectation.iter() {
             let record = record?;
@@ -193,6 +198,7 @@ impl AcceptTask {
             root: old.root.clone(),
             root_identity: old.root_identity,
             ancestors: old.ancestors.clone(),
+            mounts,
             policy: old.policy.clone(),
             seal: old.seal,
             seal_done: old.seal_done,

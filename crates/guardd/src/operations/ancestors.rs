@@ -1,12 +1,14 @@
 //! The directories above a root: whoever may rename one of them replaces the root.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use guard_model::Change;
 use guard_model::baseline::Ancestor;
-use guard_model::path::escape;
+use guard_model::path::{escape, unescape};
+use guard_sys::stat;
 
 /// The directories from `/` down to the root's parent, as they are now.
 /// One that cannot be read is left out; its absence is then a difference.
@@ -27,6 +29,11 @@ fn read(path: &Path) -> Option<Ancestor> {
     })
 }
 
+fn is_mount_point(escaped: &str) -> bool {
+    let Some(path) = unescape(escaped) else { return false };
+    stat::absolute(Path::new(OsStr::from_bytes(&path))).is_ok_and(|now| now.is_mount_point)
+}
+
 /// How the directories above the root differ from those recorded at lock.
 pub(crate) fn differences(recorded: &[Ancestor], now: &[Ancestor]) -> Vec<(String, Vec<Change>)> {
     recorded
@@ -38,6 +45,9 @@ pub(crate) fn differences(recorded: &[Ancestor], now: &[Ancestor]) -> Vec<(Strin
                 Some(new) => {
                     if new.ino != old.ino {
                         change.push(Change::Inode);
+                        if is_mount_point(&old.path) {
+                            change.push(Change::Mount);
+                        }
                     }
                     if new.mode != old.mode {
                         change.push(Change::Mode);

@@ -200,7 +200,8 @@ impl LockTask {
         if let Some(why) = why {
             tracing::warn!(environment = self.ward.name, seal = %seal_done, asked = %self.seal, why, "sealed less than asked for");
         }
-        let committed = recorded.writer.finish(self.manifest(seal_done), &self.ward.house.key)?;
+        let committed =
+            recorded.writer.finish(self.manifest(seal_done, &report.mounts), &self.ward.house.key)?;
         let totals = committed.manifest.totals;
         let after = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
         // The content of a generation is stored before the generation counts.
@@ -279,7 +280,7 @@ impl LockTask {
         self.ward.plan_header(kind, self.generation, &self.root, &self.by, &self.reason)
     }
 
-    fn manifest(&self, seal_done: Seal) -> ManifestDraft {
+    fn manifest(&self, seal_done: Seal, mounts: &[RelPath]) -> ManifestDraft {
         ManifestDraft {
             created_at: now(),
             by: self.by.clone(),
@@ -287,6 +288,7 @@ impl LockTask {
             root: escape(self.root.path().as_os_str().as_bytes()),
             root_identity: self.root.identity(),
             ancestors: super::ancestors::of(self.root.path()),
+            mounts: Some(mounts.to_vec()),
             policy: self.policy.text().clone(),
             seal: self.seal,
             seal_done,

@@ -11,13 +11,14 @@ use guard_model::ledger::{GapCause, Head, WindowEnd};
 use guard_model::path::escape;
 use guard_model::seal::Skip;
 use guard_model::state::Window;
-use guard_model::{Change, Finding, RelPath, Severity};
+use guard_model::{Actor, Change, Finding, RelPath, Severity};
 use guard_store::{Baseline, LockFileSeen, lock_file};
 use guard_tree::{Root, RootCheck};
 
 use super::commands::LockWish;
 use super::troubles::Topic;
 use super::{Held, Warden};
+use crate::comparer::MountsAtLock;
 use crate::failure::chain;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::lock::{LISTED, LockOptions};
@@ -39,11 +40,15 @@ pub(super) struct Guard {
     /// The root's path does not lead to what was opened: nothing there is looked at.
     pub(super) root_away: bool,
     last_relock_us: Option<u64>,
+    /// Who mounted something over the root or above it, and when, microseconds.
+    mounted_by: Option<(Arc<Actor>, u64)>,
 }
 
 impl Guard {
     /// A relock that fails, because the root is away, say, is tried again at this distance.
     const RELOCK_AGAIN_US: u64 = 15_000_000;
+    /// A look follows what tells of a mount; what is found later has other causes.
+    const MOUNT_SHOWS_IN_US: u64 = 2_000_000;
 
     fn relock_may_be_tried(&self) -> bool {
         let now = guard_sys::clock::boottime_micros();
@@ -57,6 +62,20 @@ impl Guard {
     /// A relock came about: the next window's end is not held up by this one's.
     pub(super) fn relocked(&mut self) {
         self.last_relock_us = None;
+    }
+
+    /// Mounts show at the root's whereabouts, which are looked at at once.
+    pub(super) fn mounted(&mut self, by: Option<Arc<Actor>>) {
+        let now = guard_sys::clock::boottime_micros();
+        self.mounted_by = by.map(|actor| (actor, now));
+        self.last_tick_us = 0;
+    }
+
+    /// Who stands for a change of the root or above it that was found just now.
+    fn actor_of(&self, change: &[Change]) -> Option<Actor> {
+        let (actor, at) = self.mounted_by.as_ref().filter(|_| change.contains(&Change::Mount))?;
+        let now = guard_sys::clock::boottime_micros();
+        (now.saturating_sub(*at) <= Self::MOUNT_SHOWS_IN_US).then(|| actor.as_ref().clone())
     }
 
     /// Is the next look due? If so it counts as done.
@@ -117,6 +136,7 @@ impl Warden {
                         digest: current.digest,
                         policy: Arc::new(policy),
                         manifest: baseline.manifest().clone(),
+                        mounts: MountsAtLock::of(baseline.manifest()),
                         baseline: Arc::new(baseline),
                     });
                 }
@@ -174,7 +194,7 @@ impl Warden {
             return;
         };
         let standing = root.still_there();
-        self.guard.root_away = !matches!(standing, Ok(RootCheck::Same));
+        self.guard.root_away = !matches!(standing, Ok(RootCheck::Same | RootCheck::Remounted));
         let is_free = self.running.is_none();
         if self.guard.root_away && is_free && self.wants_what_stands_there(&root) && self.find_root() {
             self.scans.cancel();
@@ -185,8 +205,14 @@ impl Warden {
             Ok(RootCheck::Gone) => {
                 self.root_is(vec![Change::Deleted, Change::Root], Some("nothing is there".to_owned()));
             }
-            Ok(RootCheck::Other { dev, .. }) if dev != root.identity().0 => {
-                let why = "another file system is mounted over it".to_owned();
+            Ok(RootCheck::Remounted) => {
+                let why = "something is mounted over it, or over a directory above it".to_owned();
+                self.root_is(vec![Change::Root, Change::Mount], Some(why));
+            }
+            Ok(RootCheck::Other { dev, is_mount_point, .. })
+                if is_mount_point || dev != root.identity().0 =>
+            {
+                let why = "something else is mounted over it, or over a directory above it".to_owned();
                 self.root_is(vec![Change::Root, Change::Mount], Some(why));
             }
             Ok(RootCheck::Other { .. }) => {
@@ -335,10 +361,10 @@ impl Warden {
         let finding = Finding {
             path,
             at: now(),
+            actor: self.guard.actor_of(&change),
             change,
             before: None,
             after: None,
-            actor: None,
             restored: false,
             note,
         };

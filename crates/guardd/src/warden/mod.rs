@@ -52,7 +52,7 @@ pub(crate) use scans::ScanEnd;
 pub(crate) use sensitive::SensitiveView;
 pub(crate) use status::WatchReport;
 
-use crate::comparer::{DeviceMap, Expectation};
+use crate::comparer::{DeviceMap, Expectation, MountsAtLock};
 use crate::daemon::DownGap;
 use crate::operations::Work;
 use crate::ward::Ward;
@@ -70,6 +70,8 @@ pub(crate) enum Message {
     Touch(RelPath, Option<Arc<Actor>>),
     /// A directory whose watch newly stands.
     Tree(RelPath),
+    /// Something was mounted over the root, or above it, with who did it, where known.
+    Mounted(Option<Arc<Actor>>),
     /// Hints may have been lost.
     Gap(GapCause, String),
     /// Sensitive files were opened or read.
@@ -123,6 +125,7 @@ struct Held {
     /// The policy that the lock signed.
     policy: Arc<Policy>,
     manifest: Manifest,
+    mounts: MountsAtLock,
 }
 
 /// The operation that runs, of which there is at most one.
@@ -297,6 +300,7 @@ impl Warden {
         match message {
             Message::Touch(path, actor) => self.touches.add(path, Reach::IfReplaced, actor),
             Message::Tree(path) => self.touches.add(path, Reach::Below, None),
+            Message::Mounted(actor) => self.guard.mounted(actor),
             Message::Gap(cause, detail) => self.hints_lost(cause, detail),
             Message::Reads(hint) => self.heard_of_reads(hint),
             Message::Observed(report) => self.take_report(*report),
@@ -356,6 +360,7 @@ impl Warden {
             overlay: Arc::clone(&self.overlay),
             expect,
             device: DeviceMap { at_lock: held.manifest.root_identity.0, now: root.identity().0 },
+            mounts: held.mounts.clone(),
         })
     }
 

@@ -114,7 +114,7 @@ fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
                 let whole = reach == Reach::Below || is_another_directory(&record.entry, &observed);
                 reach_below(view, &record, &observed, whole, (work, actor.as_ref()), report);
             }
-            view.expectation.of_record(&record, observed)
+            view.expectation.of_record_on(&view.root, &record, observed)
         }
         None => unknown(view, &path, reach, work, report),
     };

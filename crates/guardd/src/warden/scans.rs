@@ -104,8 +104,12 @@ pub(super) fn scan(
     };
     let comparer = Comparer::new(&view.root, view.expectation.clone(), from.clone());
     let report = guard_tree::scan(&view.root, &view.policy, from, &options, &comparer)?;
+    let mut collected = comparer.into_collected();
+    if from.is_root() {
+        view.expectation.add_mounts(&view.root, &report.mounts, &mut collected);
+    }
     Ok(Scanned {
-        collected: comparer.into_collected(),
+        collected,
         skipped: report.skipped,
         mounts: report.mounts,
         files: report.totals.files,

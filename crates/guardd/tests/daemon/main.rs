@@ -26,6 +26,7 @@ mod kept;
 mod ledgers;
 mod links;
 mod lock_files;
+mod mounts;
 mod random_trees;
 mod raw;
 mod reads;

@@ -4,6 +4,7 @@
 //! guardd. No entry, no policy, no log line; what a call's answer means is
 //! decided above. No other crate of the workspace has `unsafe` in it.
 
+pub mod audit;
 pub mod clock;
 pub mod dir;
 pub mod entries;

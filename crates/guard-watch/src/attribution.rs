@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use guard_model::Timestamp;
 use guard_model::finding::{Actor, Confidence};
 use guard_model::path::escape;
+use guard_sys::audit::records::SystemCall;
 use guard_sys::identity::{self, Identity};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::readers::By;
 
@@ -74,6 +76,32 @@ impl Attribution {
             self.recent.remove(&pid);
         }
         Some(by)
+    }
+}
+
+impl Attribution {
+    /// Who a record of audit is about. What it says counts for what the process was; the rest is asked of the process,
+    /// if it is the same one: who has its number now and began before the record was written.
+    pub(crate) fn audited(&mut self, call: &SystemCall) -> Option<Arc<By>> {
+        let process = Pid::from_raw(call.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        let written = Timestamp(call.at_ms.saturating_add(1).saturating_mul(1000));
+        let exe = call.exe.as_deref().map(escape);
+        let comm = Some(escape(&call.name));
+        let living = process.is_some().then(|| self.by(Some(call.pid), process)).flatten();
+        let same = living.filter(|by| by.actor.started_at.is_some_and(|at| at <= written));
+        let (actor, executable, service) = match same {
+            Some(by) => {
+                // It may have become another program since.
+                let executable = by.executable.filter(|_| by.actor.exe == exe);
+                (by.actor.as_ref().clone(), executable, by.service.clone())
+            }
+            None => {
+                let (uid, login_uid) = (Some(call.uid), call.login_uid);
+                let confidence = Confidence::Exited;
+                (Actor { uid, login_uid, confidence, ..nameless(call.pid) }, None, None)
+            }
+        };
+        Some(Arc::new(By { actor: Arc::new(Actor { exe, comm, ..actor }), executable, service }))
     }
 }
 
@@ -185,7 +213,6 @@ fn container_of(cgroup: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
     use std::process::{Command, Stdio};
 
     #[test]
@@ -229,6 +256,44 @@ mod tests {
         assert_eq!((gone.confidence, &gone.exe, &gone.comm), (Confidence::Unknown, &None, &None));
         let without = attribution.of(Some(pid), None).unwrap();
         assert_eq!(without.confidence, Confidence::Unknown);
+    }
+
+    #[test]
+    fn a_record_names_who_is_gone_and_never_another_with_its_number() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let call = |at_ms| SystemCall {
+            at_ms,
+            key: Vec::new(),
+            success: true,
+            executed: false,
+            pid,
+            parent: 1,
+            uid: 12,
+            login_uid: Some(13),
+            name: b"ca\nt".to_vec(),
+            exe: Some(b"/opt/cat".to_vec()),
+        };
+        let now_ms = guard_sys::clock::wall_micros() / 1000;
+        let mut attribution = Attribution::default();
+        let same = attribution.audited(&call(now_ms)).unwrap();
+        assert!(!same.actor.parents.is_empty(), "{same:?}");
+        // It is another program by now, so which file it executes proves nothing.
+        assert_eq!((same.actor.exe.as_deref(), same.executable), (Some("/opt/cat"), None));
+        // Who has the number began after the record was written.
+        let other = attribution.audited(&call(now_ms - 60_000)).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let gone = attribution.audited(&call(now_ms)).unwrap();
+        for by in [other, gone] {
+            let actor = &by.actor;
+            assert_eq!(
+                (actor.comm.as_deref(), actor.uid, actor.login_uid),
+                (Some(r"ca\x0at"), Some(12), Some(13))
+            );
+            assert_eq!((actor.confidence, actor.parents.len()), (Confidence::Exited, 0));
+            assert_eq!(by.service, None);
+        }
     }
 
     #[test]

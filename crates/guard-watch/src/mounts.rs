@@ -87,6 +87,9 @@ fn follow(
             let place = places.entry(PathBuf::from(OsStr::from_bytes(&mount.point))).or_default();
             *place = by.or(place.take());
         }
+        if let Some(culprits) = &mut culprits {
+            culprits.unnumbered.clear();
+        }
         places.iter().for_each(|(place, by)| changed(place, by.as_ref()));
         known = now;
     }
@@ -108,7 +111,8 @@ fn await_culprits(culprits: &mut Option<Culprits>, of: &[&Mount]) {
         hear(culprits);
         let Some(c) = culprits.as_ref() else { return };
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || of.iter().all(|mount| c.by.contains_key(&mount.id)) {
+        let is_told = |mount: &&Mount| c.by.contains_key(&mount.id) || !c.unnumbered.is_empty();
+        if left.is_zero() || of.iter().all(is_told) {
             return;
         }
         let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
@@ -128,6 +132,9 @@ struct Culprits {
     numbers: HashMap<u64, u64>,
     /// By the table's numbers.
     by: HashMap<u64, Option<Arc<Actor>>>,
+    /// Of events whose mounts have no number that could be asked for: before Linux 6.8, or where a filter keeps
+    /// statmount(2) from us.
+    unnumbered: Vec<Option<Arc<Actor>>>,
 }
 
 impl Culprits {
@@ -143,7 +150,13 @@ impl Culprits {
         let numbers = all().unwrap_or_default();
         let numbers =
             numbers.into_iter().filter_map(|mount| Some((mount, number_in_table(mount).ok()?))).collect();
-        Some(Self { group, attribution: Attribution::default(), numbers, by: HashMap::new() })
+        Some(Self {
+            group,
+            attribution: Attribution::default(),
+            numbers,
+            by: HashMap::new(),
+            unnumbered: Vec::new(),
+        })
     }
 
     fn hear(&mut self) -> io::Result<()> {
@@ -161,15 +174,24 @@ impl Culprits {
                     }
                     Err(_) => self.numbers.remove(&event.mount),
                 };
-                if self.by.len() >= Self::REMEMBERED {
+                if self.by.len() + self.unnumbered.len() >= Self::REMEMBERED {
                     self.by.clear();
+                    self.unnumbered.clear();
                 }
-                self.by.extend(number.map(|number| (number, by)));
+                match number {
+                    Some(number) => drop(self.by.insert(number, by)),
+                    None => self.unnumbered.push(by),
+                }
             }
         }
     }
 
     fn take(&mut self, number: u64) -> Option<Arc<Actor>> {
-        self.by.remove(&number).flatten()
+        self.by.remove(&number).flatten().or_else(|| {
+            // Whoever did all of it did this.
+            let first = self.unnumbered.first()?.clone()?;
+            let is_alone = self.unnumbered.iter().all(|by| by.as_ref().is_some_and(|by| by.pid == first.pid));
+            is_alone.then_some(first)
+        })
     }
 }

@@ -100,7 +100,7 @@ pub struct WatchState {
 /// How it is told who reads sensitive files.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReadState {
-    /// `fanotify` or `none`.
+    /// `audit`, `fanotify` or `none`.
     pub by: String,
     /// Files that are followed.
     pub files: u64,
@@ -112,6 +112,9 @@ pub struct ReadState {
     /// What cannot be seen.
     #[serde(default)]
     pub blind: Vec<String>,
+    /// Why it is not told by audit, which sees more.
+    #[serde(default)]
+    pub instead: Option<String>,
 }
 
 /// The last time every protected file was read.

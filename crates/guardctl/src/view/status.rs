@@ -309,8 +309,9 @@ fn reads(r: &ReadState) -> Cell {
         (None, "none") => "no sensitive file to follow".to_owned(),
         (None, by) => format!("{} on {files}", Safe(by)),
     };
+    let instead = r.instead.as_ref().map(|why| format!(" ({})", Safe(why))).unwrap_or_default();
     let alerts = if r.expects { "" } else { ", recorded only: no `readers` are configured" };
-    Cell::toned(Tone::Plain, format!("{said}{alerts}"))
+    Cell::toned(Tone::Plain, format!("{said}{instead}{alerts}"))
 }
 
 /// What is not watched and what means nothing.

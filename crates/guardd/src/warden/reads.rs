@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use guard_api::wire::ReadState;
@@ -13,6 +14,7 @@ use guard_model::access::{Reader, Reading, Readings, unit_fits};
 use guard_model::alert::{Coalescing, title_of};
 use guard_model::baseline::Role;
 use guard_model::ledger::Event;
+use guard_model::path::escape;
 use guard_model::{Actor, Alert, Change, Finding, Kind, RelPath, Severity};
 use guard_watch::{Accessed, ReadBy, ReadHint, Readers};
 
@@ -26,6 +28,8 @@ const FILES: usize = 4096;
 const ASKED_AGAIN_US: u64 = 1_000_000;
 /// What could not be followed is tried again at this distance, microseconds.
 const AGAIN_US: u64 = 60_000_000;
+/// The same where whoever told has ended.
+const SOON_US: u64 = 1_000_000;
 
 /// What is followed, and what is on its way to the ledger.
 #[derive(Debug, Default)]
@@ -83,7 +87,7 @@ impl Warden {
         if !files.is_empty() && self.reads.readers.is_none() {
             let myself = self.myself.clone();
             // The warden is gone only when the daemon stops.
-            let started = Readers::start(move |hint| {
+            let started = Readers::start(&self.name_of_reads(), move |hint| {
                 myself.send(Message::Reads(hint)).ok();
             });
             match started {
@@ -113,13 +117,23 @@ impl Warden {
         // What is not there, or is no file, is somebody else's finding.
         let Ok(file) = root.locate_file(path) else { return };
         let failed = match readers.files() < FILES {
-            true => readers.follow(path, file.as_fd()).err().map(|e| format!("{path}: {e}")),
+            true => readers
+                .follow(path, &root.path().join(path.as_path()), file.as_fd())
+                .err()
+                .map(|e| format!("{path}: {e}")),
             false => Some(format!("there are more than {FILES} sensitive files")),
         };
         if let Some(why) = failed {
             self.reads.why_not = Some(format!("not every file is followed: {why}"));
             self.reads.again_us = Some(guard_sys::clock::boottime_micros().saturating_add(AGAIN_US));
         }
+    }
+
+    /// Tells what is ours from what is another guardd's on this machine, also at the next start.
+    fn name_of_reads(&self) -> String {
+        let whose = format!("{:?} {}", self.ward.house.state_dir.path(), self.ward.name);
+        let digest = guard_model::ledger::line_hash(whose.as_bytes()).to_string();
+        digest.get(..16).unwrap_or_default().to_owned()
     }
 
     pub(super) fn heard_of_reads(&mut self, hint: ReadHint) {
@@ -136,7 +150,8 @@ impl Warden {
                 self.reads.readers = None;
                 self.reads.missed = Some(why.clone());
                 self.reads.why_not = Some(why);
-                self.reads.again_us = Some(guard_sys::clock::boottime_micros().saturating_add(AGAIN_US));
+                // By other means, perhaps.
+                self.reads.again_us = Some(guard_sys::clock::boottime_micros().saturating_add(SOON_US));
             }
         }
     }
@@ -171,8 +186,11 @@ impl Warden {
                 findings.push(finding(reading));
             }
         }
-        // Who is not known may be somebody who is expected.
-        let grave = findings.iter().any(|f| f.actor.as_ref().is_some_and(|a| a.exe.is_some()));
+        // Who is not known, or had ended before that could be proven, may be somebody who is expected.
+        let expected = self.config.readers.as_ref().map(|e| e.exe.as_slice()).unwrap_or_default();
+        let is_stranger = |exe: &str| expected.iter().all(|e| escape(e.as_os_str().as_bytes()) != exe);
+        let exe_of = |f: &Finding| f.actor.as_ref().and_then(|a| a.exe.clone());
+        let grave = findings.iter().any(|f| exe_of(f).is_some_and(|exe| is_stranger(&exe)));
         let severity = if grave { Severity::Critical } else { Severity::Warning };
         let Some(first) = findings.first() else { return };
         let now_us = guard_sys::clock::boottime_micros();
@@ -247,15 +265,15 @@ impl Warden {
     pub(super) fn read_state(&self) -> Option<ReadState> {
         self.held.as_ref().filter(|held| !held.policy.text().sensitive.is_empty())?;
         let files = self.reads.readers.as_ref().map_or(0, Readers::files);
-        let by = if self.reads.readers.is_some() { "fanotify" } else { "none" };
-        let blind = match self.reads.readers {
-            Some(_) => BLIND.map(str::to_owned).to_vec(),
-            None => Vec::new(),
-        };
+        let readers = self.reads.readers.as_ref();
+        let by = readers.map_or("none", Readers::by);
+        let blind =
+            readers.map(Readers::blind).unwrap_or_default().iter().map(|&what| what.to_owned()).collect();
         Some(ReadState {
             by: by.to_owned(),
             files: files as u64,
             why: self.reads.why_not.clone(),
+            instead: readers.and_then(Readers::instead).map(str::to_owned),
             expects: self.config.readers.is_some(),
             blind,
         })
@@ -267,13 +285,6 @@ impl Warden {
         Some(format!("who reads sensitive files is not told: {why}"))
     }
 }
-
-/// What fanotify does not tell of reads.
-const BLIND: [&str; 3] = [
-    "who had a file open, or mapped, before it was followed",
-    "the name of a reader that ended within moments",
-    "reads of a file that took the place of another one, until that is noticed",
-];
 
 fn is_expected(expected: &Expected, by: Option<&ReadBy>) -> bool {
     let Some(by) = by else { return false };

@@ -1,63 +1,37 @@
-//! Who opens single files: fanotify with a mark on each file's inode.
+//! fanotify with a mark on each file's inode.
 //!
 //! A mark follows the inode, by whichever name, mount or namespace it is opened. A file that takes the place of a
-//! marked one has no mark until [`Readers::follow`] is called for it. A reader is asked who it is when the event is
-//! read, a moment after it opened the file. guardd itself is never told.
+//! marked one has no mark until [`Marks::follow`] is called for it. A reader is asked who it is when the event is
+//! read, a moment after it opened the file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use guard_model::RelPath;
 use guard_model::access::Access;
-use guard_model::finding::Actor;
 use guard_sys::fanotify::{Event, Group, ObjectId, What};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
+#[cfg(test)]
+use super::ReadHint;
+use super::Sink;
+use super::gather::Gathered;
 use crate::attribution::Attribution;
 
-/// What is told of one process and one file.
-#[derive(Debug, Clone)]
-pub struct Accessed {
-    /// The path that the file was followed by.
-    pub path: RelPath,
-    /// What was done, each once.
-    pub access: BTreeSet<Access>,
-    /// How often at least.
-    pub times: u64,
-    /// Who did it, where the kernel tells.
-    pub by: Option<Arc<By>>,
-}
+/// What it does not see.
+pub(super) const BLIND: [&str; 3] = [
+    "who had a file open, or mapped, before it was followed",
+    "the name of a reader that ended within moments",
+    "reads of a file that took the place of another one, until that is noticed",
+];
 
-/// A process, with what cannot be feigned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct By {
-    /// The process.
-    pub actor: Arc<Actor>,
-    /// Device and inode of what it executes; `None` where it had ended.
-    pub executable: Option<(u64, u64)>,
-    /// The outermost service or scope that it belongs to: what is inside could be named by itself.
-    pub service: Option<String>,
-}
-
-/// What [`Readers`] tell.
+/// The marked files, and the thread that hears of them.
 #[derive(Debug)]
-pub enum ReadHint {
-    /// Files were opened or read.
-    Accessed(Vec<Accessed>),
-    /// More than could be told, and why.
-    Missed(String),
-    /// Nothing will be told any more, and why.
-    Ended(String),
-}
-
-/// Follows files and tells who opens them, until it is dropped.
-#[derive(Debug)]
-pub struct Readers {
+pub(super) struct Marks {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -81,34 +55,21 @@ impl Shared {
     }
 }
 
-impl Readers {
-    /// Starts with no files. The sink is called from a thread of its own.
-    ///
-    /// # Errors
-    /// Where this process may have no fanotify group, or no thread.
-    pub fn start(sink: impl Fn(ReadHint) + Send + 'static) -> io::Result<Self> {
+impl Marks {
+    pub(super) fn start(sink: Sink) -> io::Result<Self> {
         let shared = Arc::new(Shared { group: Group::for_reads()?, files: Mutex::default() });
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let reader = Reader {
             shared: Arc::clone(&shared),
             stop: Arc::clone(&stop),
             attribution: Attribution::default(),
-            gathered: HashMap::new(),
-            missed: false,
-            told: Instant::now(),
-            sink,
+            gathered: Gathered::new(sink),
         };
         let thread = std::thread::Builder::new().name("readers".to_owned()).spawn(move || reader.run())?;
         Ok(Self { shared, stop, thread: Some(thread) })
     }
 
-    /// Tells from now on who opens this file, known by `path`; the handle need only be located. Doing it again is
-    /// harmless. Another file that was followed by the same path is not told of any more.
-    ///
-    /// # Errors
-    /// `EOPNOTSUPP`, `ENODEV` or `EXDEV` where the file system has no handles that events could carry; `ENOSPC` at
-    /// the limit of marks.
-    pub fn follow(&self, path: &RelPath, file: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn follow(&self, path: &RelPath, file: BorrowedFd<'_>) -> io::Result<()> {
         let id = ObjectId::of(file)?;
         {
             let mut files = self.shared.files();
@@ -132,14 +93,12 @@ impl Readers {
         Ok(())
     }
 
-    /// How many files are followed.
-    #[must_use]
-    pub fn files(&self) -> usize {
+    pub(super) fn files(&self) -> usize {
         self.shared.files().ids.len()
     }
 }
 
-impl Drop for Readers {
+impl Drop for Marks {
     fn drop(&mut self) {
         // It fails only where its counter is full, which is a request to stop as well.
         rustix::io::write(&self.stop, &1u64.to_ne_bytes()).ok();
@@ -153,56 +112,40 @@ impl Drop for Readers {
 
 /// Bytes taken from the kernel at once: some hundred events, each with a descriptor.
 const BUFFER: usize = 8192;
-/// What is read in this span is told together.
-const LULL: Duration = Duration::from_millis(20);
-/// Processes and files told apart in such a span; more is [`ReadHint::Missed`].
-const APART: usize = 256;
 
-struct Reader<S> {
+struct Reader {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     attribution: Attribution,
-    gathered: HashMap<(RelPath, Option<i32>), Accessed>,
-    missed: bool,
-    told: Instant,
-    sink: S,
+    gathered: Gathered,
 }
 
-impl<S: Fn(ReadHint)> Reader<S> {
+impl Reader {
     fn run(mut self) {
         let mut buffer = vec![0; BUFFER];
         loop {
             let mut asked =
                 [PollFd::new(&self.shared.group, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
-            let wait = self.until_told();
+            let wait = self.gathered.until_told();
             match poll(&mut asked, wait.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(e) => return (self.sink)(ReadHint::Ended(format!("waiting for reads: {e}"))),
+                Err(e) => return self.gathered.end(format!("waiting for reads: {e}")),
             }
             if asked.last().is_some_and(|stop| !stop.revents().is_empty()) {
-                return self.tell();
+                return self.gathered.tell();
             }
             let shared = Arc::clone(&self.shared);
             match shared.group.read(&mut buffer) {
                 Ok(events) => events.into_iter().for_each(|event| self.take(event)),
-                Err(e) => return (self.sink)(ReadHint::Ended(format!("reading who reads: {e}"))),
+                Err(e) => return self.gathered.end(format!("reading who reads: {e}")),
             }
-            if self.told.elapsed() >= LULL {
-                self.tell();
-            }
+            self.gathered.tell_in_time();
         }
-    }
-
-    /// How long to wait for more before what there is has to be told; `None` for ever.
-    fn until_told(&self) -> Option<Timespec> {
-        let left = LULL.saturating_sub(self.told.elapsed());
-        let waits = self.missed || !self.gathered.is_empty();
-        waits.then(|| Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) })
     }
 
     fn take(&mut self, mut event: Event) {
         if event.is(What::Overflow) {
-            self.missed = true;
+            self.gathered.miss("they came faster than they could be told apart");
             return;
         }
         let known = event.place.as_ref().and_then(|id| self.shared.files().paths.get(id).cloned());
@@ -211,43 +154,20 @@ impl<S: Fn(ReadHint)> Reader<S> {
         if event.pid == Some(std::process::id().cast_signed()) {
             return;
         }
-        let key = (path, event.pid);
-        if self.gathered.len() >= APART && !self.gathered.contains_key(&key) {
-            self.missed = true;
-            return;
-        }
-        let by = self.attribution.reader(event.pid, event.process.take());
         let kinds =
             [(What::Opened, Access::Opened), (What::Read, Access::Read), (What::Executed, Access::Executed)];
-        let access = kinds.into_iter().filter(|(what, _)| event.is(*what)).map(|(_, access)| access);
-        let path = key.0.clone();
-        let told = self.gathered.entry(key).or_insert(Accessed {
-            path,
-            access: BTreeSet::new(),
-            times: 0,
-            by: None,
-        });
-        told.access.extend(access);
-        told.times += u64::from(event.is(What::Opened));
-        // A program may have become another one, or ended: the fuller answer counts.
-        if told.by.as_ref().is_none_or(|known| known.executable.is_none()) {
-            told.by = by.or(told.by.take());
-        }
-    }
-
-    fn tell(&mut self) {
-        self.told = Instant::now();
-        if !self.gathered.is_empty() {
-            (self.sink)(ReadHint::Accessed(self.gathered.drain().map(|(_, told)| told).collect()));
-        }
-        if std::mem::take(&mut self.missed) {
-            (self.sink)(ReadHint::Missed("they came faster than they could be told apart".to_owned()));
-        }
+        let access: Vec<Access> =
+            kinds.into_iter().filter(|(what, _)| event.is(*what)).map(|(_, access)| access).collect();
+        let times = u64::from(event.is(What::Opened));
+        let attribution = &mut self.attribution;
+        let process = event.process.take();
+        self.gathered.add(path, event.pid, access, times, || attribution.reader(event.pid, process));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Accessed;
     use super::*;
     use guard_model::finding::Confidence;
     use guard_sys::open::{self, How};
@@ -256,10 +176,11 @@ mod tests {
     use std::path::Path;
     use std::process::{Command, Stdio};
     use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
 
-    fn start() -> Option<(Readers, Receiver<ReadHint>)> {
+    fn start() -> Option<(Marks, Receiver<ReadHint>)> {
         let (sender, heard) = channel();
-        match Readers::start(move |hint| sender.send(hint).unwrap_or_default()) {
+        match Marks::start(Arc::new(move |hint| sender.send(hint).unwrap_or_default())) {
             Ok(readers) => Some((readers, heard)),
             Err(e) => {
                 eprintln!("skipped: {e}");
@@ -268,7 +189,7 @@ mod tests {
         }
     }
 
-    fn follow(readers: &Readers, name: &str, file: &Path) {
+    fn follow(readers: &Marks, name: &str, file: &Path) {
         let handle = open::absolute(file, How::Locate).unwrap();
         readers.follow(&RelPath::from_text(name).unwrap(), handle.as_fd()).unwrap();
     }

@@ -44,6 +44,7 @@ pub(crate) struct Kind {
 const PROTECTION: &[Log] = &[Log::Protection];
 const ALERTS: &[Log] = &[Log::SecurityAlerts];
 const MAINTENANCE: &[Log] = &[Log::Maintenance];
+const DEPLOYMENTS: &[Log] = &[Log::Deployments];
 /// A window is an unlock as well.
 const BOTH: &[Log] = &[Log::Maintenance, Log::Protection];
 /// Checkpoints are no news; journald keeps them as evidence off the ledger.
@@ -83,6 +84,11 @@ pub(crate) fn of(event: &Event) -> Option<&'static Kind> {
         Event::BackupVerified { .. } => &BACKUP_VERIFIED,
         Event::BackupPinned { .. } => &BACKUP_PINNED,
         Event::BackupKey { .. } => &BACKUP_KEY,
+        Event::DeploymentStarted { .. } => &DEPLOYMENT_STARTED,
+        Event::DeploymentPhase { .. } => &DEPLOYMENT_PHASE,
+        Event::DeploymentResult { .. } => &DEPLOYMENT_RESULT,
+        Event::DeploymentSecured { .. } => &DEPLOYMENT_SECURED,
+        Event::DeploymentEnded { .. } => &DEPLOYMENT_ENDED,
         Event::Sink { .. } => &SINK,
         Event::Checkpoint { .. } => &CHECKPOINT,
         Event::Unknown => return None,
@@ -116,6 +122,11 @@ static BACKUP_PRUNED: Kind = kind("backup_pruned", "c3a30f5f13924b669ad1c4e1d334
 static BACKUP_VERIFIED: Kind = kind("backup_verified", "9c394956f41a46148d1e9d0099406abe", PROTECTION);
 static BACKUP_PINNED: Kind = kind("backup_pinned", "3e81be130e594eb491089917eb2814fc", PROTECTION);
 static BACKUP_KEY: Kind = kind("backup_key", "efaf42cd19cf4da599d3bdc69473cd26", PROTECTION);
+static DEPLOYMENT_STARTED: Kind = kind("deployment_started", "e51c84cfaa8342bdae256b3aee180936", DEPLOYMENTS);
+static DEPLOYMENT_PHASE: Kind = kind("deployment_phase", "781d59820fc44fdba5a53ab72ec92cf7", DEPLOYMENTS);
+static DEPLOYMENT_RESULT: Kind = kind("deployment_result", "0df016faf5f347ffa91b4d2ba1d94c11", DEPLOYMENTS);
+static DEPLOYMENT_SECURED: Kind = kind("deployment_secured", "dcdd706acd734fffa66107b1404bd417", DEPLOYMENTS);
+static DEPLOYMENT_ENDED: Kind = kind("deployment_ended", "1924953feb5f42f1a0d7dcb3142b08ba", DEPLOYMENTS);
 static SINK: Kind = kind("sink", "99bb634bf14e4fa6bd2ae2be44020e8a", PROTECTION);
 static CHECKPOINT: Kind = kind("checkpoint", "16f38a8d493243899c382a5377bb4b63", NOWHERE);
 
@@ -124,7 +135,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    const KINDS: [&Kind; 26] = [
+    const KINDS: [&Kind; 34] = [
         &DAEMON_STARTED,
         &DAEMON_STOPPED,
         &CONFIGURATION,
@@ -149,6 +160,14 @@ mod tests {
         &BACKUP_VERIFIED,
         &BACKUP_PINNED,
         &BACKUP_KEY,
+        &RESTORED,
+        &QUARANTINED,
+        &PUT_BACK_STOPPED,
+        &DEPLOYMENT_STARTED,
+        &DEPLOYMENT_PHASE,
+        &DEPLOYMENT_RESULT,
+        &DEPLOYMENT_SECURED,
+        &DEPLOYMENT_ENDED,
         &SINK,
         &CHECKPOINT,
     ];

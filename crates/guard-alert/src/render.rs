@@ -2,6 +2,7 @@
 
 mod access;
 mod backup;
+mod deployment;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,7 +10,7 @@ use std::fmt::Display;
 use guard_model::alert::title_of;
 use guard_model::entry::Kind as EntryKind;
 use guard_model::finding::Confidence;
-use guard_model::ledger::{Event, GapCause, Outcome, Record, WindowEnd};
+use guard_model::ledger::{Event, Explained, GapCause, Outcome, Record, WindowEnd};
 use guard_model::{Actor, Change, Entry, Finding};
 
 use crate::kinds;
@@ -48,7 +49,9 @@ impl Renderer {
             Event::AlertGrew { alert, severity, findings } => {
                 self.findings(record, *alert, (*severity).into(), findings)
             }
-            Event::WindowChange { window, findings } => window_change(record, *window, findings),
+            Event::WindowChange { window, deployment, findings } => {
+                window_change(record, *window, *deployment, findings)
+            }
             Event::AlertSettled { alert, paths, how, .. } => settled(record, *alert, paths, how),
             Event::Accessed { readings, missed } => access::notices(record, readings, missed.as_deref()),
             _ => single(record),
@@ -107,12 +110,24 @@ fn one(record: &Record, level: Level, fields: Fields, message: String) -> Vec<No
     notice(record, level, fields, message).into_iter().collect()
 }
 
-fn window_change(record: &Record, window: u64, findings: &[Finding]) -> Vec<Notice> {
+fn window_change(
+    record: &Record,
+    window: u64,
+    deployment: Option<Explained>,
+    findings: &[Finding],
+) -> Vec<Notice> {
+    let whose = |fields: &mut Fields| {
+        if let Some(by) = deployment {
+            fields.push(("deployment", by.deployment.to_string()));
+            fields.push(("assumed", yes(by.assumed)));
+        }
+    };
     let mut notices: Vec<Notice> = findings
         .iter()
         .take(LINES_PER_ALERT)
         .filter_map(|f| {
             let mut fields = vec![("window", window.to_string())];
+            whose(&mut fields);
             fields.extend(finding_fields(f));
             let text = format!("{} in window {window}", title_of(f));
             Some(Notice { at: f.at, ..notice(record, Level::Info, fields, text)? })
@@ -229,11 +244,12 @@ fn single(record: &Record) -> Vec<Notice> {
                 WindowEnd::Lock => "lock",
                 WindowEnd::Timer => "timer",
                 WindowEnd::WhileDown => "while_down",
+                WindowEnd::Deployment => "deployment",
             };
             put("window", window);
             put("how", &how);
             put("changed", changed);
-            let level = if how == "lock" { Level::Notice } else { Level::Warning };
+            let level = if matches!(how, "lock" | "deployment") { Level::Notice } else { Level::Warning };
             (level, format!("window {window} closed by {how}, {changed} paths differ"))
         }
         Event::AlertAcknowledged { alert, by, note } => {
@@ -334,6 +350,14 @@ fn single(record: &Record) -> Vec<Notice> {
         | Event::BackupVerified { .. }
         | Event::BackupPinned { .. }
         | Event::BackupKey { .. } => match backup::words(&record.event, &mut put) {
+            Some(said) => said,
+            None => return Vec::new(),
+        },
+        Event::DeploymentStarted { .. }
+        | Event::DeploymentPhase { .. }
+        | Event::DeploymentResult { .. }
+        | Event::DeploymentSecured { .. }
+        | Event::DeploymentEnded { .. } => match deployment::words(record, &mut put) {
             Some(said) => said,
             None => return Vec::new(),
         },

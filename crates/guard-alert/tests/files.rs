@@ -19,7 +19,10 @@ fn each_log_has_its_own_events_with_its_own_mode() {
     let sinks = s.start();
     s.memory.alert("a", 2);
     s.memory.stopped("SIGTERM");
-    s.memory.append("production", Event::WindowChange { window: 1, findings: vec![finding("w")] });
+    s.memory.append(
+        "production",
+        Event::WindowChange { window: 1, deployment: None, findings: vec![finding("w")] },
+    );
     caught_up(&sinks);
     has_lines(&s.alerts(), 2);
     has_lines(&s.log("protection.log"), 1);

@@ -23,7 +23,7 @@ pub trait Method: Serialize + DeserializeOwned {
 }
 
 /// The full names of all methods of `org.guardd.Control`, in the order of the IDL.
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 34] = [
     Status::NAME,
     Lock::NAME,
     Unlock::NAME,
@@ -31,6 +31,12 @@ pub const NAMES: [&str; 28] = [
     Diff::NAME,
     Accept::NAME,
     Restore::NAME,
+    Deploy::NAME,
+    Rollback::NAME,
+    AttachDeployment::NAME,
+    Cancel::NAME,
+    ListDeployments::NAME,
+    ShowDeployment::NAME,
     ListAlerts::NAME,
     ShowAlert::NAME,
     AcknowledgeAlert::NAME,
@@ -64,9 +70,14 @@ macro_rules! method {
 }
 
 mod backup;
+mod deployment;
 pub use backup::{
     CreateBackup, DrillBackup, ExportBackup, ExportBackupReply, InitBackup, InitBackupReply, ListBackups,
     ListBackupsReply, PinBackup, PinBackupReply, PruneBackups, PruneBackupsReply, VerifyBackup,
+};
+pub use deployment::{
+    AttachDeployment, Cancel, CancelReply, Deploy, DeploymentStep, ListDeployments, ListDeploymentsReply,
+    Rollback, ShowDeployment, ShowDeploymentReply,
 };
 
 /// A reply of a method that streams progress: progress replies, then one result.

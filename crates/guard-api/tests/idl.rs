@@ -109,6 +109,12 @@ fn methods_agree() {
     check::<Diff>(&idl);
     check::<Accept>(&idl);
     check::<Restore>(&idl);
+    check::<Deploy>(&idl);
+    check::<Rollback>(&idl);
+    check::<AttachDeployment>(&idl);
+    check::<Cancel>(&idl);
+    check::<ListDeployments>(&idl);
+    check::<ShowDeployment>(&idl);
     check::<ListAlerts>(&idl);
     check::<ShowAlert>(&idl);
     check::<AcknowledgeAlert>(&idl);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guard_model::Seal;
+use guard_model::deploy::Deploy;
 use guard_model::policy::{PatternText, Policy};
 
 /// A whole configuration. No environment at all is valid: the daemon then
@@ -150,6 +151,8 @@ pub struct Environment {
     pub readers: Option<Readers>,
     /// Validators of what is committed: a pattern of paths, and the command that gets the content.
     pub validate: BTreeMap<String, Vec<String>>,
+    /// How it is deployed; `None` where it is not by guardd.
+    pub deploy: Option<Deploy>,
 }
 
 impl Environment {
@@ -172,6 +175,7 @@ impl Environment {
             window_default: Duration::from_secs(30 * 60),
             readers: None,
             validate: BTreeMap::new(),
+            deploy: None,
         }
     }
 }

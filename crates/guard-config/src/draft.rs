@@ -8,6 +8,7 @@ use guard_model::Seal;
 use guard_model::policy::{PatternText, Policy};
 
 use crate::config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Readers, Watch};
+use crate::deploy;
 use crate::duration;
 use crate::keys;
 use crate::parse::{Parsed, Places};
@@ -140,6 +141,7 @@ impl Draft {
         e.notify = self.notify(s.table(keys::NOTIFY));
         e.readers = readers(s.table(keys::READERS));
         e.validate = self.validators(s.table(keys::GIT));
+        e.deploy = deploy::deploy(s.table(keys::DEPLOY));
         let place = s.place();
         s.finish();
 

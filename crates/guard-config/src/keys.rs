@@ -42,6 +42,34 @@ pub(crate) const VALIDATE: Key = key("validate", "table", "none", "`[environment
 /// One entry of `validate`; its name is a pattern.
 pub(crate) const VALIDATOR: Key = key("PATTERN", "list of text", "none", "[\"/usr/local/bin/check\", \"-\"]");
 
+pub(crate) const DEPLOY: Key = key("deploy", "table", "none", "`[environments.NAME.deploy]`");
+pub(crate) const RUN_AS: Key = key("run_as", "text", "required", "\"deploy\"");
+pub(crate) const STEPS: Key =
+    key("steps", "list of tables", "required", "[{ name = \"fetch\", run = \"git pull --ff-only\" }]");
+pub(crate) const ROLLBACK: Key =
+    key("rollback", "list of tables", "[]", "[{ name = \"up\", run = \"docker compose up -d --wait\" }]");
+pub(crate) const HEALTH: Key =
+    key("health", "list of tables", "[]", "[{ http = \"http://127.0.0.1:8888/health\" }]");
+pub(crate) const STABLE_FOR: Key = key("stable_for", "duration", "\"10s\"", "\"30s\"");
+pub(crate) const DEADLINE: Key = key("deadline", "duration", "\"5m\"", "\"15m\"");
+pub(crate) const RELOCK: Key = key("relock", "true or false", "true", "false");
+pub(crate) const OPENS_WINDOW: Key = key("opens_window", "true or false", "false", "true");
+pub(crate) const VARIABLES: Key = key("variables", "table", "none", "`[environments.NAME.deploy.variables]`");
+/// One entry of `variables`; its name is a variable's.
+pub(crate) const VARIABLE: Key = key("VARIABLE", "text", "none", "\"unix:///run/user/1000/docker.sock\"");
+pub(crate) const STEP_NAME: Key = key("name", "text", "required", "\"migrate\"");
+pub(crate) const RUN: Key = key("run", "text", "required", "\"docker compose run --rm backend ./migrate\"");
+pub(crate) const UNDO: Key = key("undo", "choice", "\"none\"", "\"reversible\"");
+pub(crate) const UNDO_RUN: Key =
+    key("undo_run", "text", "none", "\"docker compose run --rm backend ./migrate down\"");
+pub(crate) const STEP_DEADLINE: Key = key("deadline", "duration", "none", "\"20m\"");
+pub(crate) const HTTP: Key = key("http", "text", "none", "\"http://127.0.0.1:8888/health\"");
+pub(crate) const EXPECT: Key = key("expect", "number", "200", "204");
+pub(crate) const BODY: Key = key("body", "text", "none", "\"ok\"");
+pub(crate) const TCP: Key = key("tcp", "text", "none", "\"127.0.0.1:5432\"");
+pub(crate) const PROBE_COMMAND: Key = key("command", "text", "none", "\"bin/check-health\"");
+pub(crate) const COMPOSE_PROBE: Key = key("compose", "text", "none", "\"healthy\"");
+
 /// A command that `[daemon.allow]` gives to groups.
 pub(crate) const fn allow(command: &'static str) -> Key {
     key(command, "list of text", "none", "[\"guardd-deploy\"]")

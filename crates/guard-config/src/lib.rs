@@ -9,6 +9,7 @@
 
 mod blame;
 mod config;
+mod deploy;
 mod draft;
 mod duration;
 pub mod init;

@@ -64,18 +64,24 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
 fn the_defaults_said_are_the_defaults_used() {
     let mut tables = BTreeMap::<String, Vec<String>>::new();
     for (name, key) in known_keys() {
-        if !matches!(key.default, "required" | "none") {
+        // What a table in a list leaves out is said by `a_table_in_a_list_has_its_defaults`.
+        if !matches!(key.default, "required" | "none") && in_list(&name).is_none() {
             let (table, name) = name.rsplit_once('.').unwrap();
             tables.entry(table.replace("NAME", "e")).or_default().push(format!("{name} = {}", key.default));
         }
     }
-    let bare = "version = 1\n[environments.e]\nroot = '/srv/e'\n";
+    let deploy = "run_as = 'u'\nsteps = [{ name = 'a', run = 'b' }]\n";
+    let bare = format!("version = 1\n[environments.e]\nroot = '/srv/e'\n[environments.e.deploy]\n{deploy}");
     let mut full = "version = 1\n".to_owned();
     for (table, lines) in tables {
-        let root = if table == "environments.e" { "root = '/srv/e'\n" } else { "" };
-        full += &format!("[{table}]\n{root}{}\n", lines.join("\n"));
+        let required = match table.as_str() {
+            "environments.e" => "root = '/srv/e'\n",
+            "environments.e.deploy" => deploy,
+            _ => "",
+        };
+        full += &format!("[{table}]\n{required}{}\n", lines.join("\n"));
     }
-    assert_eq!(format!("{:?}", loads(bare)), format!("{:?}", loads(&full)));
+    assert_eq!(format!("{:?}", loads(&bare)), format!("{:?}", loads(&full)));
 }
 
 #[test]
@@ -85,10 +91,58 @@ fn the_examples_that_messages_offer_are_good() {
             continue;
         }
         let (table, last) = name.rsplit_once('.').unwrap();
-        let root = if last == "root" { "" } else { "environments.e.root = '/srv/e'\n" };
+        let line = format!("{last} = {}", key.example);
         let table = table.replace("NAME", "e");
-        loads(&format!("version = 1\n{root}{table}.{last} = {}\n", key.example));
+        let root = if last == "root" { "" } else { "environments.e.root = '/srv/e'\n" };
+        let text = match in_list(&name) {
+            None => format!("version = 1\n{root}{}{table}.{line}\n", deploy_around(&table, last)),
+            Some(list) => {
+                let deploy = deploy_around("environments.e.deploy", list);
+                format!("version = 1\n{root}{deploy}[[{table}]]\n{}{line}\n", beside(list, last))
+            }
+        };
+        loads(&text);
     }
+}
+
+/// The list of tables that a key belongs to.
+fn in_list(name: &str) -> Option<&str> {
+    let table = name.rsplit_once('.')?.0.rsplit_once('.')?.1;
+    ["steps", "rollback", "health"].contains(&table).then_some(table)
+}
+
+/// What `deploy` must have beside the key `last`.
+fn deploy_around(table: &str, last: &str) -> String {
+    if !table.starts_with("environments.e.deploy") {
+        return String::new();
+    }
+    let run_as = if last == "run_as" { "" } else { "environments.e.deploy.run_as = 'u'\n" };
+    let steps = "environments.e.deploy.steps = [{ name = 'a', run = 'b' }]\n";
+    format!("{run_as}{}", if last == "steps" { "" } else { steps })
+}
+
+/// What a table of a list must have beside the key `last`.
+fn beside(list: &str, last: &str) -> String {
+    let keys: &[&str] = match (list, last) {
+        ("health", "expect" | "body") => &["http = 'http://h/'"],
+        ("health", _) => &[],
+        (_, "name") => &["run = 'b'"],
+        (_, "run") => &["name = 'c'"],
+        (_, "undo") => &["name = 'c'", "run = 'b'", "undo_run = 'd'"],
+        (_, "undo_run") => &["name = 'c'", "run = 'b'", "undo = 'reversible'"],
+        _ => &["name = 'c'", "run = 'b'"],
+    };
+    keys.iter().flat_map(|key| [*key, "\n"]).collect()
+}
+
+#[test]
+fn a_table_in_a_list_has_its_defaults() {
+    let base = "version = 1\n[environments.e]\nroot = '/srv/e'\n[environments.e.deploy]\nrun_as = 'u'\n";
+    let bare = format!("{base}steps = [{{ name = 'a', run = 'b' }}]\nhealth = [{{ http = 'http://h/' }}]\n");
+    let full = format!(
+        "{base}steps = [{{ name = 'a', run = 'b', undo = \"none\" }}]\nhealth = [{{ http = 'http://h/', expect = 200 }}]\n"
+    );
+    assert_eq!(format!("{:?}", loads(&bare)), format!("{:?}", loads(&full)));
 }
 
 #[test]

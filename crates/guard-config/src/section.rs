@@ -250,6 +250,72 @@ impl<'a> Section<'a> {
         out
     }
 
+    /// What `read` makes of each table in the list `key`. Where there is none `read` sees a table in which every key is
+    /// absent, and what it makes of that is dropped: so that every key is asked for.
+    pub(crate) fn tables<T>(&self, key: Key, read: impl Fn(Section<'a>) -> T) -> Vec<T> {
+        let section = |table, line, index: Option<usize>| Section {
+            source: self.source,
+            report: self.report,
+            table,
+            path: format!(
+                "{}{}",
+                dotted(&self.path, key.name),
+                index.map(|i| format!("[{i}]")).unwrap_or_default()
+            ),
+            pattern: dotted(&self.pattern, key.name),
+            line,
+            asked: RefCell::default(),
+        };
+        read(section(None, self.line, None));
+        let Some((name, value)) = self.get(key) else { return Vec::new() };
+        let DeValue::Array(list) = value.get_ref() else {
+            self.wrong_type::<()>(key, name.span(), value.get_ref(), "a list of tables");
+            return Vec::new();
+        };
+        let mut out = Vec::with_capacity(list.len());
+        for (index, item) in list.iter().enumerate() {
+            let line = Some(self.source.line(&item.span()));
+            match item.get_ref() {
+                DeValue::Table(table) => out.push(read(section(Some(table), line, Some(index)))),
+                other => {
+                    let place = section(None, line, Some(index)).place();
+                    let what = format!("this is {}, not a table", type_name(other));
+                    self.report.push(place.problem(what, written(key)));
+                }
+            }
+        }
+        out
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn flag(&self, key: Key) -> Option<bool> {
+        let (name, value) = self.get(key)?;
+        match value.get_ref() {
+            DeValue::Boolean(b) => Some(*b),
+            other => self.wrong_type(key, name.span(), other, "true or false"),
+        }
+    }
+
+    /// The texts in this table, whose names are the user's to choose; `kind` describes each.
+    pub(crate) fn named_text(&self, kind: Key) -> Vec<(String, At<String>)> {
+        self.report.asked.borrow_mut().insert(dotted(&self.pattern, kind.name), kind);
+        let mut out = Vec::new();
+        for (name, value) in self.table.into_iter().flatten() {
+            let key = name.get_ref().as_ref();
+            let line = Some(self.source.line(&value.span()));
+            let place = Place { file: self.source.file.clone(), line, key: dotted(&self.path, key) };
+            match value.get_ref() {
+                DeValue::String(s) => out.push((key.to_owned(), At { value: s.clone().into_owned(), place })),
+                other => {
+                    let what = format!("this is {}, not text in quotes", type_name(other));
+                    let fix = format!("write it like `{} = {}`", toml_text(key), kind.example);
+                    self.report.push(place.problem(what, fix));
+                }
+            }
+        }
+        out
+    }
+
     /// Reports every key that was not asked for.
     pub(crate) fn finish(self) {
         let asked = self.asked.into_inner();
@@ -352,10 +418,10 @@ impl<'a> Section<'a> {
     }
 
     /// One of a few words.
-    pub(crate) fn choice<T: Copy>(&self, key: Key, choices: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn choice<T: Clone>(&self, key: Key, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text.value) {
-            return Some(*value);
+            return Some(value.clone());
         }
         let words: Vec<&str> = choices.iter().map(|(w, _)| *w).collect();
         let what = format!("{} is not known here", quoted(&text.value));

@@ -36,9 +36,9 @@ pub(crate) fn for_key(section: &str, name: &str, known: &BTreeMap<String, Key>) 
         return format!("did you mean `{ours}`?");
     }
     let wanted = elsewhere.unwrap_or(name);
-    if let Some((table, _)) =
-        known.keys().find_map(|k| k.rsplit_once('.').filter(|(_, last)| *last == wanted))
-    {
+    // The least nested one, where several tables have it.
+    let tables = known.keys().filter_map(|k| k.rsplit_once('.').filter(|(_, last)| *last == wanted));
+    if let Some((table, _)) = tables.min_by_key(|(table, _)| table.split('.').count()) {
         return format!("`{wanted}` belongs in the table `[{table}]`");
     }
     match closest(name, &here) {

@@ -96,8 +96,8 @@ pub enum BackupKind {
     Restore,
     /// Somebody asked for it.
     Manual,
-    /// By a deployment.
-    Deployment,
+    /// Before the first step of a deployment.
+    PreDeployment,
     /// By another version of guardd.
     #[serde(other)]
     Other,
@@ -110,7 +110,7 @@ impl fmt::Display for BackupKind {
             Self::Emergency => "emergency",
             Self::Restore => "restore",
             Self::Manual => "manual",
-            Self::Deployment => "deployment",
+            Self::PreDeployment => "pre-deployment",
             Self::Other => "other",
         })
     }

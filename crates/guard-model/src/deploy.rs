@@ -1,6 +1,7 @@
 //! What a deployment is configured to do, what has to hold before it, and how it went. Words and pure decisions alone:
 //! what runs anything is elsewhere.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -122,6 +123,8 @@ pub struct Deploy {
     pub relock: bool,
     /// A locked environment is unlocked for the deployment's own time.
     pub opens_window: bool,
+    /// Variables of steps, probes and gates beside the usual ones.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// What is to be deployed: a branch, tag or commit, given to the steps as `GUARDD_REVISION`.
@@ -169,6 +172,102 @@ impl<'de> Deserialize<'de> for Revision {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// Which part of a deployment is under way. Each is in the ledger before it acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Everything that must hold is looked at.
+    Preflight,
+    /// A locked environment is unlocked.
+    Window,
+    /// The tree is backed up and the backup read back; images are pinned.
+    Backup,
+    /// A configured step runs.
+    Step,
+    /// It is looked whether the application is well.
+    Verify,
+    /// What was done is recorded, and what was locked is locked again.
+    Relock,
+    /// Steps are undone, the files put back.
+    RollBack,
+    /// A configured step of the rollback runs.
+    RollBackStep,
+    /// It is looked whether the application is as well as it was before.
+    VerifyRollBack,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preflight => "preflight",
+            Self::Window => "window",
+            Self::Backup => "backup",
+            Self::Step => "step",
+            Self::Verify => "verify",
+            Self::Relock => "relock",
+            Self::RollBack => "roll-back",
+            Self::RollBackStep => "roll-back-step",
+            Self::VerifyRollBack => "verify-roll-back",
+        })
+    }
+}
+
+/// What kind of change it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeploymentKind {
+    /// Configured steps make a new release.
+    #[default]
+    Deploy,
+    /// An earlier release is brought back.
+    Rollback,
+}
+
+impl fmt::Display for DeploymentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deploy => "deployment",
+            Self::Rollback => "rollback",
+        })
+    }
+}
+
+/// How a deployment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeploymentEnd {
+    /// The new release is there and was verified.
+    Done,
+    /// A gate did not hold: nothing had been changed.
+    Refused,
+    /// Everything is as it was before, and was verified.
+    RolledBack,
+    /// Neither: somebody has to look.
+    NeedsOperator,
+}
+
+impl fmt::Display for DeploymentEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::RolledBack => "rolled-back",
+            Self::NeedsOperator => "needs-operator",
+        })
+    }
+}
+
+/// A container image that a release ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The compose service.
+    pub service: String,
+    /// The reference that is configured.
+    pub image: String,
+    /// What it led to.
+    pub id: String,
 }
 
 /// What one gate says.

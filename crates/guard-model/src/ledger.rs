@@ -12,6 +12,7 @@ use crate::access::Reading;
 use crate::alert::{Session, Severity};
 use crate::backup::{BackupId, BackupKind};
 use crate::baseline::Totals;
+use crate::deploy::{DeploymentEnd, DeploymentKind, Force, Image, Phase};
 use crate::entry::Digest;
 use crate::finding::Finding;
 use crate::put_back::{PutBackStop, Standing};
@@ -95,6 +96,26 @@ pub enum WindowEnd {
     Timer,
     /// Its time was up while guardd was down.
     WhileDown,
+    /// The deployment that it was for, or that ran in it, ended.
+    Deployment,
+}
+
+impl WindowEnd {
+    /// Nobody asked for the lock: what changed was reviewed by nobody.
+    #[must_use]
+    pub fn is_by_clock(self) -> bool {
+        matches!(self, Self::Timer | Self::WhileDown)
+    }
+}
+
+/// A change while a deployment ran, by whoever is not known to be an outsider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The deployment.
+    pub deployment: u64,
+    /// Nobody is known to have made it, or a container engine did; else one of its own steps did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assumed: bool,
 }
 
 /// How a backup was proven.
@@ -192,6 +213,9 @@ pub enum Event {
     WindowChange {
         /// Ledger number of the `window_opened`.
         window: u64,
+        /// The deployment that explains it, where one ran.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deployment: Option<Explained>,
         /// What changed.
         findings: Vec<Finding>,
     },
@@ -401,6 +425,87 @@ pub enum Event {
         /// Who.
         by: String,
     },
+    /// A deployment, or the rollback of one, began; its id is this record's number.
+    DeploymentStarted {
+        /// Which of both.
+        kind: DeploymentKind,
+        /// Who asked for it.
+        by: String,
+        /// Why.
+        reason: String,
+        /// What is deployed, as it was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<String>,
+        /// What it skips, because somebody said so.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        force: Vec<Force>,
+        /// It was locked, and is locked again afterwards.
+        relock: bool,
+        /// Of a rollback: the backup that it brings back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<BackupId>,
+    },
+    /// A part of a deployment begins. Durable before it acts.
+    DeploymentPhase {
+        /// The deployment.
+        deployment: u64,
+        /// Which part.
+        phase: Phase,
+        /// The step's name, where it is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+    },
+    /// What a part of a deployment brought.
+    DeploymentResult {
+        /// The deployment.
+        deployment: u64,
+        /// Which part.
+        phase: Phase,
+        /// The step, gate or probe, where it is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+        /// Is it as it should be?
+        ok: bool,
+        /// What there is to say, for people.
+        told: String,
+        /// Wall time, milliseconds.
+        duration_ms: u64,
+    },
+    /// The backup and the images that a deployment would be rolled back to.
+    DeploymentSecured {
+        /// The deployment.
+        deployment: u64,
+        /// The backup of the tree before the first step.
+        backup: BackupId,
+        /// The commit that stood there, where the root is a git work tree.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<String>,
+        /// The images that ran.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<Image>,
+    },
+    /// A deployment ended.
+    DeploymentEnded {
+        /// The deployment.
+        deployment: u64,
+        /// How.
+        end: DeploymentEnd,
+        /// In one line, for people.
+        why: String,
+        /// The commit that stands there now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision_after: Option<String>,
+        /// Paths that differ from before.
+        changed: u64,
+        /// The images that run now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<Image>,
+        /// The backup of what it left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<BackupId>,
+        /// Wall time, milliseconds.
+        duration_ms: u64,
+    },
     /// An alert's way out fails or works again.
     Sink {
         /// Which.
@@ -453,6 +558,11 @@ impl Event {
             Self::BackupVerified { .. } => "backup_verified",
             Self::BackupPinned { .. } => "backup_pinned",
             Self::BackupKey { .. } => "backup_key",
+            Self::DeploymentStarted { .. } => "deployment_started",
+            Self::DeploymentPhase { .. } => "deployment_phase",
+            Self::DeploymentResult { .. } => "deployment_result",
+            Self::DeploymentSecured { .. } => "deployment_secured",
+            Self::DeploymentEnded { .. } => "deployment_ended",
             Self::Sink { .. } => "sink",
             Self::Checkpoint { .. } => "checkpoint",
             Self::Unknown => "unknown",

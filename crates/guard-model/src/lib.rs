@@ -13,6 +13,7 @@ pub mod backup;
 pub mod baseline;
 pub mod compare;
 pub mod deploy;
+pub mod deployments;
 pub mod dotenv;
 pub mod entry;
 pub mod failure;
@@ -25,6 +26,7 @@ pub mod retention;
 pub mod seal;
 pub mod state;
 pub mod time;
+pub mod whose;
 
 pub use alert::{Alert, AlertStatus, Severity};
 pub use backup::{BackupEntry, BackupId, BackupKind};

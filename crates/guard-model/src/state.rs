@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, AlertStatus, Note};
 use crate::backup::{BackupId, BackupKind};
 use crate::baseline::{LockState, Totals};
+use crate::deployments::Deployments;
 use crate::entry::Digest;
 use crate::ledger::{Event, GapCause, Proving, Record};
 use crate::put_back::{PUT_BACK, PutBackStop};
@@ -119,6 +120,9 @@ pub struct EnvironmentState {
     /// What is not put back any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub put_back_stops: Vec<PutBackStop>,
+    /// Its deployments.
+    #[serde(default)]
+    pub deployments: Deployments,
 }
 
 /// What the ledger remembers of an environment's backups.
@@ -202,6 +206,7 @@ impl Default for EnvironmentState {
             first_locked_at: None,
             backups: Backups::default(),
             put_back_stops: Vec::new(),
+            deployments: Deployments::default(),
         }
     }
 }
@@ -214,6 +219,7 @@ impl EnvironmentState {
 
     /// Takes in one record of this environment.
     pub fn apply(&mut self, record: &Record) {
+        self.deployments.apply(record);
         match &record.event {
             Event::Locked { generation, baseline, by, reason, totals, unsealed, .. } => {
                 self.state = LockState::Locked;

@@ -104,6 +104,20 @@ impl StatePaths {
         self.base.join("quarantine")
     }
 
+    /// What the steps of deployments printed, 0700.
+    #[must_use]
+    pub fn deployments(&self) -> PathBuf {
+        self.base.join("deployments")
+    }
+
+    /// What the steps of one environment's deployments printed, 0700.
+    ///
+    /// # Errors
+    /// [`StoreError::BadName`].
+    pub fn deployments_of(&self, environment: &str) -> Result<PathBuf, StoreError> {
+        Ok(self.deployments().join(checked_name(environment)?))
+    }
+
     /// Cursors of the alert sinks, 0700.
     #[must_use]
     pub fn sinks(&self) -> PathBuf {
@@ -122,7 +136,7 @@ impl StatePaths {
         self.base.join("daemon.lock")
     }
 
-    fn tree(&self) -> [(PathBuf, u32); 10] {
+    fn tree(&self) -> [(PathBuf, u32); 11] {
         [
             (self.base.clone(), 0o711),
             (self.locks(), 0o755),
@@ -134,6 +148,7 @@ impl StatePaths {
             (self.plans(), 0o700),
             (self.quarantine(), 0o700),
             (self.sinks(), 0o700),
+            (self.deployments(), 0o700),
         ]
     }
 }

@@ -1,6 +1,7 @@
 //! The command line's definition: one source for parsing, help, manual pages and completions.
 
 mod backup;
+mod deployment;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::quantity;
 pub(crate) use backup::Backup;
+pub(crate) use deployment::{Deploy, DeploymentList, Deployments, Rollback};
 
 /// Exit codes and variables, for the bottom of the help.
 const AFTER: &str = "\
@@ -181,6 +183,41 @@ pub(crate) enum Command {
         /// fails, such as on a full disk.
         #[arg(long)]
         anyway: bool,
+    },
+    /// Make a new release by the configured steps; roll everything back where it fails
+    ///
+    /// Looks whether everything holds, opens a window where the environment is locked, makes a backup, runs the steps as the
+    /// configured user, asks the health probes until all was well for long enough, and locks again. Where a step or the
+    /// verification fails, the files, the images and what can be undone are put back and verified. Goes on when guardctl is
+    /// interrupted: `deploy --attach` follows it, `cancel` stops it.
+    #[command(
+        after_help = "Exit code: 0 deployed, 3 refused by a gate, 5 rolled back, 6 needs an operator.\n\nExamples:\n  guardctl deploy production --revision v4.2 --plan\n  guardctl deploy production --revision v4.2 --reason 'release 4.2'\n  guardctl deploy production --revision hotfix --force health --reason 'the probe itself is broken'\n  guardctl deploy --attach"
+    )]
+    Deploy(Deploy),
+    /// Bring an earlier release back: its files, its images, its services
+    ///
+    /// Without --to what stood before the last deployment. Verified like a deployment.
+    #[command(
+        after_help = "Exit code: 0 brought back and verified, 6 needs an operator.\n\nExamples:\n  guardctl rollback production --reason 'orders fail'\n  guardctl rollback production --to 1207"
+    )]
+    Rollback(Rollback),
+    /// Stop the deployment that runs; it is rolled back
+    #[command(after_help = "Examples:\n  guardctl cancel production")]
+    Cancel {
+        /// The environment
+        #[arg(value_name = "ENV")]
+        environment: Option<String>,
+    },
+    /// Deployments: the one that runs and the last ones
+    ///
+    /// Without a subcommand: list.
+    #[command(args_conflicts_with_subcommands = true)]
+    #[command(after_help = "Examples:\n  guardctl deployments\n  guardctl deployments show 1207")]
+    Deployments {
+        #[command(subcommand)]
+        command: Option<Deployments>,
+        #[command(flatten)]
+        list: DeploymentList,
     },
     /// Compare the tree with the baseline now, every byte of it
     ///

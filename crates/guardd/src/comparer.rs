@@ -26,7 +26,7 @@ pub(crate) struct Difference {
 /// What is expected of one environment's tree.
 #[derive(Clone)]
 pub(crate) struct Expectation {
-    pub(crate) baseline: Arc<Baseline>,
+    pub(crate) records: Records,
     /// What was put back since, and stands in other inodes.
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) expect: Expect,
@@ -56,6 +56,74 @@ impl MountsAtLock {
         let Some(before) = &self.0 else { return Vec::new() };
         let now: BTreeSet<RelPath> = now.iter().cloned().collect();
         before.symmetric_difference(&now).cloned().collect()
+    }
+}
+
+/// What says what should be there.
+#[derive(Clone)]
+pub(crate) enum Records {
+    /// A baseline, read as it is needed.
+    Baseline(Arc<Baseline>),
+    /// Everything that a backup holds.
+    Backup(Arc<BackupRecords>),
+}
+
+/// The records of a backup, by the directory that holds each.
+#[derive(Debug, Default)]
+pub(crate) struct BackupRecords {
+    root: Option<BaselineRecord>,
+    by_directory: HashMap<RelPath, Vec<BaselineRecord>>,
+}
+
+impl BackupRecords {
+    pub(crate) fn of(records: impl IntoIterator<Item = BaselineRecord>) -> Self {
+        let mut all = Self::default();
+        for record in records {
+            match record.path.parent() {
+                Some(directory) => all.by_directory.entry(directory).or_default().push(record),
+                None => all.root = Some(record),
+            }
+        }
+        all
+    }
+
+    /// The device that the root lay on, as the records have it.
+    pub(crate) fn device(&self) -> Option<u64> {
+        self.root.as_ref().map(|root| root.entry.dev)
+    }
+
+    fn get(&self, path: &RelPath) -> Option<BaselineRecord> {
+        match path.parent() {
+            Some(directory) => self.by_directory.get(&directory)?.iter().find(|r| r.path == *path).cloned(),
+            None => self.root.clone(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = BaselineRecord> + '_ {
+        self.root.iter().chain(self.by_directory.values().flatten()).cloned()
+    }
+}
+
+impl Records {
+    fn get(&self, path: &RelPath) -> Result<Option<BaselineRecord>, StoreError> {
+        match self {
+            Self::Baseline(baseline) => baseline.get(path),
+            Self::Backup(records) => Ok(records.get(path)),
+        }
+    }
+
+    fn children(&self, dir: &RelPath) -> Result<Vec<BaselineRecord>, StoreError> {
+        match self {
+            Self::Baseline(baseline) => baseline.children(dir),
+            Self::Backup(records) => Ok(records.by_directory.get(dir).cloned().unwrap_or_default()),
+        }
+    }
+
+    fn iter(&self) -> Box<dyn Iterator<Item = Result<BaselineRecord, StoreError>> + '_> {
+        match self {
+            Self::Baseline(baseline) => Box::new(baseline.iter()),
+            Self::Backup(records) => Box::new(records.iter().map(Ok)),
+        }
     }
 }
 
@@ -97,18 +165,18 @@ impl DeviceMap {
 impl Expectation {
     /// What should stand at a path.
     pub(crate) fn get(&self, path: &RelPath) -> Result<Option<BaselineRecord>, StoreError> {
-        Ok(self.baseline.get(path)?.map(|record| self.overlay.over(record)))
+        Ok(self.records.get(path)?.map(|record| self.overlay.over(record)))
     }
 
     /// What should stand in a directory.
     pub(crate) fn children(&self, dir: &RelPath) -> Result<Vec<BaselineRecord>, StoreError> {
-        let records = self.baseline.children(dir)?;
+        let records = self.records.children(dir)?;
         Ok(records.into_iter().map(|record| self.overlay.over(record)).collect())
     }
 
     /// Everything that should be there, in the baseline's order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Result<BaselineRecord, StoreError>> + '_ {
-        self.baseline.iter().map(|record| record.map(|record| self.overlay.over(record)))
+        self.records.iter().map(|record| record.map(|record| self.overlay.over(record)))
     }
 
     /// What should be read from disk for `record`, to decide by metadata whether to hash.

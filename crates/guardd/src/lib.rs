@@ -12,6 +12,7 @@ mod cli;
 mod comparer;
 mod daemon;
 mod demo;
+mod deploying;
 mod foreground;
 mod git;
 mod init;

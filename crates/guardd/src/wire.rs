@@ -7,6 +7,7 @@
 use guard_api::{Time, wire};
 use guard_model::access::Reading;
 use guard_model::baseline::Totals;
+use guard_model::deploy::DeploymentKind;
 use guard_model::seal::Skip;
 use guard_model::state::{Gap, LastRehash, Window};
 use guard_model::{Alert, Entry, Finding, RelPath, Timestamp};
@@ -135,6 +136,35 @@ pub(crate) fn backup(
         proof,
         problem: problem.or_else(|| backups.problem(&listed.id)),
         recovery: m.is_some_and(|m| recovery.is_some_and(|key| m.recipients.iter().any(|r| r == key))),
+    }
+}
+
+/// A deployment as it goes over the wire.
+pub(crate) fn deployment(environment: &str, d: &guard_model::deployments::Deployment) -> wire::Deployment {
+    let ended = d.ended.as_ref();
+    wire::Deployment {
+        id: d.id,
+        environment: environment.to_owned(),
+        kind: match d.kind {
+            DeploymentKind::Deploy => "deploy",
+            DeploymentKind::Rollback => "rollback",
+        }
+        .to_owned(),
+        since: time(d.since),
+        by: d.by.clone(),
+        reason: d.reason.clone(),
+        revision: d.revision.clone(),
+        revision_before: d.revision_before.clone(),
+        revision_after: ended.and_then(|e| e.revision_after.clone()),
+        force: d.force.iter().map(ToString::to_string).collect(),
+        phase: d.phase.map(|p| p.to_string()),
+        step: d.step.clone(),
+        backup: d.backup.as_ref().map(ToString::to_string),
+        release: ended.and_then(|e| e.release.as_ref().map(ToString::to_string)),
+        end: ended.map(|e| e.end.to_string()),
+        why: ended.map(|e| e.why.clone()),
+        changed: ended.map_or(0, |e| e.changed),
+        duration_ms: ended.map(|e| e.duration_ms),
     }
 }
 

@@ -241,7 +241,7 @@ fn every_event_but_the_unknown_one_is_told() {
             unsealed: 0,
         },
         Event::LockRepaired { by: word(), repaired: 1 },
-        Event::WindowChange { window: 1, findings: vec![edited("a")] },
+        Event::WindowChange { window: 1, deployment: None, findings: vec![edited("a")] },
         Event::WindowClosed { window: 1, how: WindowEnd::Timer, changed: 1 },
         Event::AlertSettled { alert: 1, paths: vec![word()], how: word(), reviewed: true },
         Event::Accepted {

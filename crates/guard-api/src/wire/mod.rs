@@ -6,6 +6,7 @@
 mod access;
 mod alert;
 mod backup;
+mod deployment;
 mod finding;
 mod restore;
 mod result;
@@ -15,6 +16,7 @@ mod values;
 pub use access::{Access, Reading};
 pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
 pub use backup::{Backup, BackupProof, BackupProofState, BackupProofs, BackupResult, BackupState, Proven};
+pub use deployment::{Deployment, DeploymentLine, DeploymentPlan, DeploymentResult, PlannedStep};
 pub use finding::{Actor, Change, Confidence, Entry, Finding, Kind};
 pub use restore::{Content, FileDiff, FileDiffKind, RestoreResult, RestoreStep};
 pub use result::{

@@ -1,7 +1,7 @@
 //! Makes every event fit into a ledger line: findings and paths that are too many go into
 //! further records, a single finding that is too large is shortened and says so.
 
-use guard_model::ledger::Event;
+use guard_model::ledger::{Event, Explained};
 use guard_model::{Finding, Severity};
 use sha2::{Digest as _, Sha256};
 
@@ -24,7 +24,7 @@ pub(crate) enum Rest {
     /// Joins an alert; `None` is the alert that the first part opens.
     Alert(Option<u64>, Severity, Vec<Finding>),
     /// Belongs to a window.
-    Window(u64, Vec<Finding>),
+    Window(u64, Option<Explained>, Vec<Finding>),
     /// Further paths of an alert that are settled.
     Settled(u64, Vec<String>, String, bool),
 }
@@ -36,7 +36,9 @@ impl Rest {
             Self::Alert(alert, severity, findings) => {
                 Event::AlertGrew { alert: alert.unwrap_or(first), severity, findings }
             }
-            Self::Window(window, findings) => Event::WindowChange { window, findings },
+            Self::Window(window, deployment, findings) => {
+                Event::WindowChange { window, deployment, findings }
+            }
             Self::Settled(alert, paths, how, reviewed) => Event::AlertSettled { alert, paths, how, reviewed },
         }
     }
@@ -56,8 +58,8 @@ pub(crate) fn split(mut event: Event) -> Split {
         Event::AlertGrew { alert, findings, severity } => {
             cut(findings).map(|part| Rest::Alert(Some(*alert), *severity, part)).collect()
         }
-        Event::WindowChange { window, findings } => {
-            cut(findings).map(|part| Rest::Window(*window, part)).collect()
+        Event::WindowChange { window, deployment, findings } => {
+            cut(findings).map(|part| Rest::Window(*window, *deployment, part)).collect()
         }
         Event::AlertSettled { alert, paths, how, reviewed } => {
             let mut parts = parts_of_paths(std::mem::take(paths)).into_iter();

@@ -50,7 +50,7 @@ fn sample(f: &Fixture) {
             boot_id: "b".into(),
         },
     );
-    append(&h, Event::WindowChange { window: 6, findings: vec![finding("dir/b")] });
+    append(&h, Event::WindowChange { window: 6, deployment: None, findings: vec![finding("dir/b")] });
     h.append(Some("staging".into()), vec![opened_alert(&["a"])]).unwrap();
     h.append(None, vec![stopped(0)]).unwrap();
     ledger.stop().unwrap();

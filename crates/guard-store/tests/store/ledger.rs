@@ -168,7 +168,7 @@ fn a_mass_change_is_split_and_nothing_of_it_is_lost() {
         how: "as before".into(),
         reviewed: false,
     };
-    let window = Event::WindowChange { window: 7, findings };
+    let window = Event::WindowChange { window: 7, deployment: None, findings };
     h.append(Some("production".into()), vec![settled, window]).unwrap();
     let head = ledger.stop().unwrap();
     let report = verify_files(&f.state.ledger(), &f.key.public(), Some(head)).unwrap();

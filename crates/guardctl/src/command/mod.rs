@@ -3,6 +3,7 @@
 mod alerts;
 mod backup;
 mod baseline;
+mod deployment;
 mod environment;
 mod log;
 mod offline;
@@ -29,6 +30,10 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
         Command::Unlock { environment, reason, maintainer, length, anyway } => {
             environment::unlock(ctl, Unlock { environment, reason, maintainer, length, anyway })
         }
+        Command::Deploy(asked) => deployment::deploy(ctl, asked),
+        Command::Rollback(asked) => deployment::rollback(ctl, asked),
+        Command::Cancel { environment } => deployment::cancel(ctl, environment),
+        Command::Deployments { command, list } => deployment::dispatch(ctl, command, list),
         Command::Check { environment, quick } => environment::check(ctl, environment, quick),
         Command::Diff { place } => environment::diff(ctl, &place),
         Command::Accept { place, reason } => environment::accept(ctl, &place, reason),

@@ -6,6 +6,7 @@
 pub(crate) mod alert;
 pub(crate) mod backup;
 pub(crate) mod baseline;
+pub(crate) mod deployment;
 pub(crate) mod finding;
 pub(crate) mod outcome;
 pub(crate) mod path;

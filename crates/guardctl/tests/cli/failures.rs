@@ -275,7 +275,8 @@ fn wrong_usage() {
         ("usage-for", &["unlock", "--for", "30", "--reason", "x", "--maintainer", "m"]),
         ("usage-command", &["lokc"]),
         ("usage-baseline", &["baseline", "exprot"]),
-        ("usage-later", &["deploy", "production"]),
+        ("usage-later", &["audit", "production"]),
+        ("usage-force-reason", &["deploy", "production", "--force", "health"]),
         ("usage-verify-key", &["log", "verify", "--key", "k"]),
     ];
     for (name, args) in cases {

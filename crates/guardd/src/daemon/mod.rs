@@ -420,7 +420,7 @@ fn make_runtime_dir(path: &Path) -> Result<(), DaemonError> {
 /// In the foreground everything is locked at once.
 async fn lock_all(daemon: &Arc<crate::server::Daemon>) -> Result<(), DaemonError> {
     for warden in daemon.handles() {
-        let result = crate::server::ask(&warden, |reply| crate::warden::Command::Lock {
+        let order = |reply| crate::warden::LockOrder {
             by: crate::server::own_name(),
             reason: "guardd run --root".to_owned(),
             // Whoever tries it out on a full disk still wants it watched.
@@ -428,10 +428,11 @@ async fn lock_all(daemon: &Arc<crate::server::Daemon>) -> Result<(), DaemonError
                 on_no_backup: crate::operations::backup::OnNoBackup::GoOn,
                 ..crate::operations::lock::LockOptions::default()
             },
+            how: guard_model::ledger::WindowEnd::Lock,
             work: crate::operations::Work::shared(),
             reply,
-        })
-        .await;
+        };
+        let result = crate::server::ask(&warden, |reply| crate::warden::Command::Lock(order(reply))).await;
         match result {
             Ok(locked) => tell_locked(&warden, &locked),
             Err(e) => return Err(DaemonError::Ended(format!("lock of {} ({e:?})", warden.name))),

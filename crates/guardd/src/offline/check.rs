@@ -11,7 +11,7 @@ use guard_tree::ScanContent;
 use super::{State, open_root};
 use crate::Failure;
 use crate::cli::Offline;
-use crate::comparer::{Comparer, DeviceMap, Expectation, MountsAtLock};
+use crate::comparer::{Comparer, DeviceMap, Expectation, MountsAtLock, Records};
 use crate::operations::Work;
 use crate::warden::finding;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(asked: &Offline) -> Result<Exit, Failure> {
     let policy = Policy::new(manifest.policy.clone())
         .map_err(|_| Failure::new(Exit::Failed, "the signed policy holds a pattern that is no pattern"))?;
     let expectation = Expectation {
-        baseline,
+        records: Records::Baseline(baseline),
         overlay: Arc::new(state.overlay(&environment)?),
         expect: if said.state == LockState::Locked { Expect::Sealed } else { Expect::Original },
         device: DeviceMap { at_lock: manifest.root_identity.0, now: root.identity().0 },

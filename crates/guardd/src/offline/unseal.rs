@@ -12,7 +12,7 @@ use guard_store::StateDir;
 use super::{State, open_root};
 use crate::Failure;
 use crate::cli::Unseal;
-use crate::comparer::{DeviceMap, Expectation, MountsAtLock};
+use crate::comparer::{DeviceMap, Expectation, MountsAtLock, Records};
 use crate::operations::{Work, unlock};
 
 /// Unseals one environment or all.
@@ -58,7 +58,7 @@ fn unseal(state: &State, name: &str, asked: &Unseal) -> Result<Exit, Failure> {
     let failed = |e: crate::operations::OperationError| Failure::of(Exit::NeedsOperator, &e);
     let overlay = Arc::new(state.overlay(name)?);
     let expected = Expectation {
-        baseline: Arc::new(baseline),
+        records: Records::Baseline(Arc::new(baseline)),
         overlay,
         expect: Expect::Sealed,
         device,

@@ -7,7 +7,7 @@ use guard_model::baseline::{BaselineRecord, Expect, Role};
 use guard_model::ledger::{Event, Record};
 use guard_model::seal::{IMMUTABLE, Marks, Skip, sealed};
 use guard_model::{BackupKind, Class, Digest, Entry, Kind, Observed, Policy, RelPath, Seal, Stamp};
-use guard_store::{BaselineWriter, Committed, ManifestDraft, Plan, PlanKind, PlanStep};
+use guard_store::{Baseline, BaselineWriter, Committed, ManifestDraft, Plan, PlanKind, PlanStep};
 use guard_tree::{Content, MarksSet, Root, WhyNoFlags};
 
 use super::backup::{Cause, Safety, Secured};
@@ -21,6 +21,8 @@ pub(crate) struct AcceptTask {
     pub(crate) root: Arc<Root>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) expectation: Expectation,
+    /// The baseline that it goes beyond.
+    pub(crate) baseline: Arc<Baseline>,
     pub(crate) baseline_digest: Digest,
     pub(crate) seal: Seal,
     pub(crate) generation: u64,
@@ -173,7 +175,7 @@ impl AcceptTask {
 
     fn commit(&self, accepted: Accepted) -> Result<AcceptDone, OperationError> {
         self.work.enter(Phase::Committing, 0);
-        let old = self.expectation.baseline.manifest();
+        let old = self.baseline.manifest();
         let generation = self.generation;
         let paths: Vec<String> = accepted.keys().map(ToString::to_string).collect();
         // What is mounted at a path that is accepted is accepted with it.

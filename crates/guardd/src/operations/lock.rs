@@ -273,7 +273,7 @@ impl LockTask {
 
     /// Nobody waits for its answer.
     fn is_by_timer(&self) -> bool {
-        self.ends.as_ref().is_some_and(|e| e.how != WindowEnd::Lock)
+        self.ends.as_ref().is_some_and(|e| e.how.is_by_clock())
     }
 
     pub(super) fn plan_header(&self, kind: PlanKind) -> PlanHeader {
@@ -316,7 +316,7 @@ impl EndedWindow {
             // The baseline to compare with is lost.
             None => "nobody can tell which paths".to_owned(),
         };
-        if self.how != WindowEnd::Lock && (changed > 0 || self.before.is_none()) {
+        if self.how.is_by_clock() && (changed > 0 || self.before.is_none()) {
             findings.truncate(Self::NAMED);
             events.push(alert(
                 Severity::Warning,

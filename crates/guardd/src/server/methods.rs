@@ -5,28 +5,29 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use guard_api::method::{
-    Accept, AcknowledgeAlert, Check, CreateBackup, Diff, DrillBackup, ExportBackup, ExportBaseline,
-    ExportLog, FindValues, GetInfo, GetInfoReply, GetInterfaceDescription, GetInterfaceDescriptionReply,
-    InitBackup, ListAlerts, ListBackups, ListBaselines, Lock, Log, PinBackup, PruneBackups, Reads, Reload,
-    Restore, ShowAlert, Status, StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
+    Accept, AcknowledgeAlert, AttachDeployment, Cancel, Check, CreateBackup, Deploy, Diff, DrillBackup,
+    ExportBackup, ExportBaseline, ExportLog, FindValues, GetInfo, GetInfoReply, GetInterfaceDescription,
+    GetInterfaceDescriptionReply, InitBackup, ListAlerts, ListBackups, ListBaselines, ListDeployments, Lock,
+    Log, PinBackup, PruneBackups, Reads, Reload, Restore, Rollback, ShowAlert, ShowDeployment, Status,
+    StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
 };
 use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
 use guard_model::RelPath;
-use guard_model::ledger::{self, Event, Outcome};
+use guard_model::ledger::{self, Event, Outcome, WindowEnd};
 use guard_sys::peer::Peer;
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
 use super::authorise::{Authority, Right};
 use super::connection::{HungUp, Out};
-use super::{backups, reading, streams, values};
+use super::{backups, deployments, reading, streams, values};
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::file_diff::Reader;
 use crate::operations::lock::{LockOptions, OutsideLinks};
 use crate::operations::open_writers::OnOpenWriters;
 use crate::ward::House;
-use crate::warden::{AcceptWish, Command, Message, RestoreWish, UnlockWish, WardenHandle};
+use crate::warden::{AcceptWish, Command, LockOrder, Message, RestoreWish, UnlockWish, WardenHandle};
 
 /// What of the configuration the server needs; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -147,6 +148,9 @@ fn right_of(method: &str) -> Option<Right> {
         Restore::NAME => Right::Command("restore"),
         AcknowledgeAlert::NAME => Right::Command("ack"),
         Reload::NAME => Right::Command("reload"),
+        Deploy::NAME => Right::Command("deploy"),
+        Rollback::NAME => Right::Command("rollback"),
+        Cancel::NAME => Right::Command("cancel"),
         InitBackup::NAME
         | CreateBackup::NAME
         | VerifyBackup::NAME
@@ -166,6 +170,9 @@ fn right_of(method: &str) -> Option<Right> {
         | ExportBaseline::NAME
         | ListBaselines::NAME
         | ListBackups::NAME
+        | ListDeployments::NAME
+        | ShowDeployment::NAME
+        | AttachDeployment::NAME
         | Who::NAME
         | Reads::NAME
         | FindValues::NAME
@@ -282,6 +289,12 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
         PinBackup::NAME => backups::pin(daemon, peer, &parameters(call)?, out).await,
         ExportBackup::NAME => backups::export(daemon, &parameters(call)?, out).await,
         Who::NAME => reading::who(daemon, parameters(call)?, out).await,
+        Deploy::NAME => deployments::deploy(daemon, peer, parameters(call)?, out).await,
+        Rollback::NAME => deployments::rollback(daemon, peer, parameters(call)?, out).await,
+        Cancel::NAME => deployments::cancel(daemon, &parameters(call)?, out).await,
+        AttachDeployment::NAME => deployments::attach(daemon, &parameters(call)?, out).await,
+        ListDeployments::NAME => deployments::list(daemon, &parameters(call)?, out).await,
+        ShowDeployment::NAME => deployments::show(daemon, &parameters(call)?, out).await,
         Reads::NAME => reading::reads(daemon, parameters(call)?, out).await,
         FindValues::NAME => values::find(daemon, peer, parameters(call)?, out).await,
         VerifyLog::NAME => reading::verify_log(daemon, out).await,
@@ -365,7 +378,9 @@ async fn lock(daemon: &Daemon, peer: &Peer, asked: Lock, out: &mut Out) -> Resul
             OutsideLinks::Leave
         },
     };
-    let wish = ask(&warden, |reply| Command::Lock { by, reason, options, work: own, reply });
+    let wish = ask(&warden, |reply| {
+        Command::Lock(LockOrder { by, reason, options, how: WindowEnd::Lock, work: own, reply })
+    });
     let result = streams::with_progress(wish, &work, OnHangup::GoOn, out).await?;
     Ok(out.last(&Step::result(result)).await?)
 }
@@ -420,7 +435,7 @@ async fn restore(daemon: &Daemon, peer: &Peer, asked: Restore, out: &mut Out) ->
     let work = Work::shared();
     let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
     let wish = ask(&warden, |reply| {
-        Command::Restore(RestoreWish { paths, from: asked.from, plan, by, work: own, reply })
+        Command::Restore(RestoreWish { paths, from: asked.from, exactly: false, plan, by, work: own, reply })
     });
     let on_hangup = if plan { OnHangup::Cancel } else { OnHangup::GoOn };
     let result = streams::with_progress(wish, &work, on_hangup, out).await?;

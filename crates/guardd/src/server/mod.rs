@@ -8,6 +8,7 @@
 mod authorise;
 mod backups;
 mod connection;
+mod deployments;
 mod listener;
 mod methods;
 mod places;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guard_api::Known;
-use guard_api::wire::{CheckResult, DiffResult, Environment, LockResult, UnlockResult};
+use guard_api::wire::{CheckResult, DeploymentPlan, DiffResult, Environment, LockResult, UnlockResult};
 use guard_model::baseline::LockState;
+use guard_model::deploy::{Force, Revision};
 use guard_model::ledger::{Event, WindowEnd};
 use guard_model::state::Window;
 use guard_model::{Entry, RelPath, Seal};
 use guard_store::index::AlertScope;
 
 use super::backups::BackupView;
+use super::deploying::DeploymentWish;
 use super::outcomes::Finished;
 use super::restore::RestoreWish;
 use super::sensitive::SensitiveView;
@@ -38,13 +40,7 @@ pub(crate) type Reply<T> = tokio::sync::oneshot::Sender<Result<T, Refusal>>;
 pub(crate) enum Command {
     /// How it stands, and what is not as it should be.
     Status(Reply<(Environment, Vec<String>)>),
-    Lock {
-        by: String,
-        reason: String,
-        options: LockOptions,
-        work: Arc<Work>,
-        reply: Reply<LockResult>,
-    },
+    Lock(LockOrder),
     Unlock(UnlockWish),
     Check {
         quick: bool,
@@ -64,11 +60,34 @@ pub(crate) enum Command {
     /// Where its sensitive files are.
     Sensitive(Reply<SensitiveView>),
     Restore(RestoreWish),
+    /// A deployment or a rollback is to begin.
+    Deploy(DeploymentWish),
+    /// What a deployment would do.
+    PlanDeployment {
+        revision: Option<Revision>,
+        force: Vec<Force>,
+        reply: Reply<DeploymentPlan>,
+    },
+    /// One of the others, by the deployment of that id, which nobody else may disturb.
+    ByDeployment(u64, Box<Command>),
+    /// The deployment that runs is to stop, and is rolled back. Answers with its id.
+    CancelDeployment(Reply<u64>),
     /// What the baseline says of a path.
     Expected {
         path: RelPath,
         reply: Reply<Option<Entry>>,
     },
+}
+
+/// A lock that somebody asks for.
+pub(crate) struct LockOrder {
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    pub(crate) options: LockOptions,
+    /// How an open window ends by it.
+    pub(crate) how: WindowEnd,
+    pub(crate) work: Arc<Work>,
+    pub(crate) reply: Reply<LockResult>,
 }
 
 /// An unlock that somebody wishes.
@@ -110,6 +129,20 @@ pub(super) fn answer<T>(reply: Reply<T>, with: Result<T, Refusal>) {
     reply.send(with).ok();
 }
 
+impl Command {
+    /// Refuses what would change something.
+    fn refuse(self, why: Refusal) {
+        match self {
+            Self::Lock(order) => answer(order.reply, Err(why)),
+            Self::Unlock(wish) => answer(wish.reply, Err(why)),
+            Self::Accept(wish) => answer(wish.reply, Err(why)),
+            Self::Restore(wish) => answer(wish.reply, Err(why)),
+            // Nothing else comes here; what did would hear that nobody answers.
+            _ => {}
+        }
+    }
+}
+
 impl Warden {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
@@ -130,19 +163,45 @@ impl Warden {
                 let view = self.sensitive_view();
                 answer(reply, view);
             }
+            Command::PlanDeployment { revision, force, reply } => {
+                let plan = self.plan_deployment(revision, force);
+                answer(reply, plan);
+            }
+            Command::CancelDeployment(reply) => {
+                let cancelled = self.cancel_deployment();
+                answer(reply, cancelled);
+            }
             // What guardd puts back by itself is over in a moment: nobody is refused for it.
             waiting if self.tamper.is_running => self.deferred.push_back(waiting),
             Command::Check { quick, below, work, reply } => self.check(quick, below, work, reply),
             Command::Diff { below, reader, work, reply } => self.diff(below, reader, work, reply),
             // These change what observations are compared with: first the one under way.
             changing if self.observing => self.deferred.push_back(changing),
-            Command::Lock { by, reason, options, work, reply } => {
+            Command::Deploy(wish) => self.begin_deployment(wish),
+            Command::ByDeployment(id, command) => {
+                // One that ended meanwhile asks for nothing any more.
+                if self.state.deployments.running.as_ref().is_some_and(|d| d.id == id) {
+                    self.change(*command);
+                }
+            }
+            changing => match self.no_deployment() {
+                Ok(()) => self.change(changing),
+                Err(refusal) => changing.refuse(refusal),
+            },
+        }
+    }
+
+    /// Carries out what changes the tree or what it is compared with.
+    fn change(&mut self, command: Command) {
+        match command {
+            Command::Lock(LockOrder { by, reason, options, how, work, reply }) => {
                 let wish = LockWish { by, reason, ends: None, options, work, reply: None };
-                self.lock(wish, reply);
+                self.lock(wish, how, reply);
             }
             Command::Unlock(wish) => self.unlock(wish),
             Command::Accept(wish) => self.accept(wish),
             Command::Restore(wish) => self.restore(wish),
+            other => self.obey(other),
         }
     }
 
@@ -153,7 +212,7 @@ impl Warden {
         }
     }
 
-    fn is_free(&self) -> Result<(), Refusal> {
+    pub(super) fn is_free(&self) -> Result<(), Refusal> {
         self.running.as_ref().map_or(Ok(()), |running| {
             Err(Known::Busy { environment: self.ward.name.clone(), operation: running.name.to_owned() })
         })
@@ -229,9 +288,9 @@ impl Warden {
         }
     }
 
-    fn lock(&mut self, wish: LockWish, reply: Reply<LockResult>) {
+    fn lock(&mut self, wish: LockWish, how: WindowEnd, reply: Reply<LockResult>) {
         let begun = if !Ward::is_locked(&self.state) {
-            let ends = self.state.window.clone().map(|w| (w, WindowEnd::Lock));
+            let ends = self.state.window.clone().map(|w| (w, how));
             self.begin_lock(LockWish { ends, reply: Some(reply), ..wish })
         } else if wish.options.outside_links == OutsideLinks::Break {
             // Other inodes are another baseline, which a repair never makes.
@@ -371,11 +430,13 @@ impl Warden {
                 .expectation()
                 .filter(|_| Ward::is_locked(&self.state))
                 .ok_or_else(|| Known::NotLocked { environment: self.ward.name.clone() })?;
+            let held = self.held.as_ref().ok_or_else(|| self.no_baseline())?;
+            let (baseline, baseline_digest) = (Arc::clone(&held.baseline), held.digest);
             let shown = self.shown_below(&wish.paths)?;
             self.begin("accept", &wish.work)?;
-            Ok((root, expectation, shown))
+            Ok((root, expectation, baseline, baseline_digest, shown))
         });
-        let (root, expectation, shown) = match ready {
+        let (root, expectation, baseline, baseline_digest, shown) = match ready {
             Ok(ready) => ready,
             Err(refusal) => return answer(wish.reply, Err(refusal)),
         };
@@ -384,7 +445,8 @@ impl Warden {
             ward: self.ward.clone(),
             root,
             policy: self.policy(),
-            baseline_digest: self.held.as_ref().map_or(guard_model::Digest([0; 32]), |h| h.digest),
+            baseline,
+            baseline_digest,
             seal: self.held.as_ref().map_or(Seal::None, |h| h.manifest.seal_done),
             generation: self.next_generation(),
             expectation,

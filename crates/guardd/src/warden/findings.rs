@@ -56,9 +56,7 @@ impl Warden {
         }
         if !locked {
             if let Some(window) = self.state.window.as_ref().map(|w| w.id) {
-                let findings = new.iter().map(|(f, _)| f.clone()).collect();
-                self.record(vec![Event::WindowChange { window, findings }]);
-                self.raised.remember(None, &new);
+                self.record_in_window(window, &new);
             }
             return;
         }

@@ -411,6 +411,11 @@ impl Warden {
     }
 
     fn ended_window(&self) -> Option<Window> {
+        // A deployment locks again itself. One that needs an operator must not become the baseline by the clock.
+        let deployments = &self.state.deployments;
+        if deployments.running.is_some() || deployments.needs_operator.is_some() {
+            return None;
+        }
         let boot_us = guard_sys::clock::boottime_micros();
         self.state.window.clone().filter(|w| {
             self.state.state == LockState::Unlocked && w.has_ended(now(), boot_us, &self.ward.house.boot_id)

@@ -8,6 +8,8 @@
 mod backups;
 mod check;
 mod commands;
+mod deploying;
+mod explained;
 mod findings;
 mod gaps;
 mod guard;
@@ -44,7 +46,8 @@ use guard_tree::Root;
 use guard_watch::EnvId;
 
 pub(crate) use backups::BackupView;
-pub(crate) use commands::{AcceptWish, Command, UnlockWish};
+pub(crate) use commands::{AcceptWish, Command, LockOrder, UnlockWish};
+pub(crate) use deploying::DeploymentWish;
 pub(crate) use findings::finding;
 pub(crate) use observer::Report;
 pub(crate) use restore::RestoreWish;
@@ -52,7 +55,7 @@ pub(crate) use scans::ScanEnd;
 pub(crate) use sensitive::SensitiveView;
 pub(crate) use status::WatchReport;
 
-use crate::comparer::{DeviceMap, Expectation, MountsAtLock};
+use crate::comparer::{DeviceMap, Expectation, MountsAtLock, Records};
 use crate::daemon::DownGap;
 use crate::operations::Work;
 use crate::ward::Ward;
@@ -161,6 +164,8 @@ pub(crate) struct Warden {
     unwritten: VecDeque<Event>,
     /// Commands that wait for an observation under way.
     deferred: VecDeque<Command>,
+    /// What tells the processes of the deployment that runs from others.
+    deploying: Option<deploying::Deploying>,
     /// What the last lock could not seal, read or match.
     left_out: status::LeftOut,
     watch_report: status::WatchReport,
@@ -239,6 +244,7 @@ impl Warden {
             guard: guard::Guard::default(),
             unwritten: VecDeque::new(),
             deferred: VecDeque::new(),
+            deploying: None,
             left_out: status::LeftOut::default(),
             watch_report: status::WatchReport::default(),
             backups: None,
@@ -269,6 +275,7 @@ impl Warden {
         self.check_lock_file();
         self.check_root();
         self.reconsider_tampering();
+        self.know_running_deployment();
     }
 
     /// Handles messages until told to stop.
@@ -313,7 +320,10 @@ impl Warden {
                 self.observer.ping(reply);
             }
             Message::Configure(config) => self.configure(*config),
-            Message::Begin => self.begun = true,
+            Message::Begin => {
+                self.begun = true;
+                self.resume_deployment();
+            }
             Message::Stop => self.stopping = true,
         }
     }
@@ -356,7 +366,7 @@ impl Warden {
             LockState::Unlocked => Expect::Original,
         };
         Some(Expectation {
-            baseline: Arc::clone(&held.baseline),
+            records: Records::Baseline(Arc::clone(&held.baseline)),
             overlay: Arc::clone(&self.overlay),
             expect,
             device: DeviceMap { at_lock: held.manifest.root_identity.0, now: root.identity().0 },
@@ -425,6 +435,7 @@ impl Warden {
             self.state.apply(record);
             Arc::make_mut(&mut self.overlay).apply(record);
         }
+        self.forget_ended_deployment();
     }
 
     fn write_what_waits(&mut self) {

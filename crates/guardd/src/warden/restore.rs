@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use guard_api::Known;
 use guard_api::wire::{RestoreResult, RestoreStep, Skipped};
+use guard_model::baseline::{BaselineRecord, Expect};
 use guard_model::ledger::Event;
 use guard_model::put_back::PUT_BACK;
 use guard_model::{Digest, RelPath};
 use guard_store::backup::{BackupError, Backups, Unpacking};
+use guard_tree::Root;
 
 use super::Warden;
 use super::commands::{Refusal, Reply, answer};
 use super::outcomes::Finished;
 use super::touches::Reach;
+use crate::comparer::{BackupRecords, DeviceMap, Expectation, MountsAtLock, Records};
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::restore::{Contents, How, Planned, RestoreDone, RestoreTask, Scope, Wanted, Wish};
@@ -29,6 +32,8 @@ pub(crate) struct RestoreWish {
     pub(crate) paths: Vec<RelPath>,
     /// The backup to take them from, as it was typed.
     pub(crate) from: Option<String>,
+    /// With `from`: everything is to be as the backup has it, and what it does not hold goes to quarantine.
+    pub(crate) exactly: bool,
     /// Only say what would be done.
     pub(crate) plan: bool,
     pub(crate) by: String,
@@ -81,12 +86,13 @@ impl Warden {
             return Err(Known::Busy { environment: self.ward.name.clone(), operation });
         }
         let root = self.root_in_place()?;
-        let expectation = self.expectation().ok_or_else(|| self.no_baseline())?;
         let failed = |message: String| Known::Failed { message, hint: None };
         let backups =
             self.vault().map_err(|why| failed(format!("the backups cannot be read: {why}")))?.backups;
-        let wanted = match &wish.from {
-            None => Wanted::Baseline,
+        let standing = self.expectation();
+        let baseline = || standing.clone().ok_or_else(|| self.no_baseline());
+        let (expectation, wanted) = match &wish.from {
+            None => (baseline()?, Wanted::Baseline),
             Some(_) if Ward::is_locked(&self.state) => {
                 return Err(Known::Refused {
                     message: format!(
@@ -97,13 +103,24 @@ impl Warden {
                     anyway: false,
                 });
             }
-            Some(asked) => from_backup(&backups, asked).map_err(|e| failed(e.with_causes()))?,
+            Some(asked) => {
+                let mounts = self.held.as_ref().map(|h| h.mounts.clone()).unwrap_or_default();
+                let (id, records) = from_backup(&backups, asked).map_err(|e| failed(e.with_causes()))?;
+                match wish.exactly {
+                    true => (as_backed_up(&root, records, mounts), Wanted::Exactly { id }),
+                    false => {
+                        let records = records.into_iter().map(|r| (r.path.clone(), r)).collect();
+                        (baseline()?, Wanted::Backup { id, records: Arc::new(records) })
+                    }
+                }
+            }
         };
         Ok(RestoreTask {
             ward: self.ward.clone(),
             root,
             policy: self.policy(),
             expectation,
+            standing,
             wanted,
             scope: Scope::Below(wish.paths.clone()),
             contents: Arc::new(Unpacking::of(backups)),
@@ -189,7 +206,7 @@ impl RestoreTask {
     fn from(&self) -> Option<&str> {
         match &self.wanted {
             Wanted::Baseline => None,
-            Wanted::Backup { id, .. } => Some(id),
+            Wanted::Backup { id, .. } | Wanted::Exactly { id } => Some(id),
         }
     }
 }
@@ -232,13 +249,18 @@ fn planned_result(task: &RestoreTask, planned: Planned, took: Duration) -> Resto
 }
 
 /// Everything that a backup holds.
-fn from_backup(backups: &Backups, asked: &str) -> Result<Wanted, BackupError> {
+fn from_backup(backups: &Backups, asked: &str) -> Result<(String, Vec<BaselineRecord>), BackupError> {
     let id = backups.find(asked)?;
     let backup = backups.open_backup(&guard_store::backup::Which::Id(id.clone()))?;
-    let mut records = BTreeMap::new();
-    for entry in backup.entries()? {
-        let record = entry?.record;
-        records.insert(record.path.clone(), record);
-    }
-    Ok(Wanted::Backup { id: id.to_string(), records: Arc::new(records) })
+    let records = backup.entries()?.map(|entry| Ok(entry?.record)).collect::<Result<_, BackupError>>()?;
+    Ok((id.to_string(), records))
+}
+
+/// A backup's word on everything: the tree as it stood, not sealed.
+fn as_backed_up(root: &Root, records: Vec<BaselineRecord>, mounts: MountsAtLock) -> Expectation {
+    let records = BackupRecords::of(records);
+    let now = root.identity().0;
+    let device = DeviceMap { at_lock: records.device().unwrap_or(now), now };
+    let (records, overlay) = (Records::Backup(Arc::new(records)), Arc::default());
+    Expectation { records, overlay, expect: Expect::Original, device, mounts }
 }

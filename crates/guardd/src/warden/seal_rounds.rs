@@ -92,9 +92,9 @@ impl Warden {
             && !self.guard.root_away
             && Ward::is_locked(&self.state)
             && self.held.as_ref().is_some_and(|h| h.manifest.seal_done != Seal::None);
-        let subject = self.view().filter(|_| wanted).map(|view| {
-            let of = (view.expectation.baseline.digest(), view.root.identity());
-            (view, of)
+        let subject = self.view().filter(|_| wanted).and_then(|view| {
+            let of = (self.held.as_ref()?.digest, view.root.identity());
+            Some((view, of))
         });
         let Some((view, of)) = subject else {
             self.seal_rounds = None;

@@ -118,6 +118,7 @@ impl Warden {
             ward: self.ward.clone(),
             root,
             policy: self.policy(),
+            standing: Some(expectation.clone()),
             expectation,
             wanted: Wanted::Baseline,
             scope: Scope::Exactly(paths),

@@ -10,7 +10,7 @@ use guard_store::{Case, PlanStep, RestoreStep};
 use guard_tree::put_back::{Action, Marks as DirectoryMarks};
 use guard_tree::{Content, Desk, Placed, PutBack, PutBackError};
 
-use super::{How, InQuarantine, RestoreDone, RestoreTask, Wish, survey};
+use super::{How, InQuarantine, RestoreDone, RestoreTask, Wanted, Wish, survey};
 use crate::failure::{chain, is_out_of_space};
 
 type Identity = (u64, u64);
@@ -74,8 +74,9 @@ fn by_directory(wishes: &[Wish]) -> BTreeMap<(usize, &RelPath), Vec<&Wish>> {
 fn mtime_of(task: &RestoreTask, dir: &RelPath) -> Option<Stamp> {
     use guard_model::baseline::{Expect, Role};
     let record = task.expectation.get(dir).ok().flatten()?;
+    let is_exact = matches!(task.wanted, Wanted::Exactly { .. });
     let is_kept = matches!(record.role, Role::Protected | Role::Sensitive)
-        && task.expectation.expect == Expect::Sealed
+        && (task.expectation.expect == Expect::Sealed || is_exact)
         && record.entry.kind == Kind::Directory;
     is_kept.then_some(record.entry.mtime)
 }

@@ -54,6 +54,8 @@ pub(crate) enum Wanted {
     Baseline,
     /// What a backup of that name holds.
     Backup { id: String, records: Arc<BTreeMap<RelPath, BaselineRecord>> },
+    /// What the expectation says, which is a backup's of that name.
+    Exactly { id: String },
 }
 
 /// What to restore, and on whose word.
@@ -61,7 +63,10 @@ pub(crate) struct RestoreTask {
     pub(crate) ward: Ward,
     pub(crate) root: Arc<Root>,
     pub(crate) policy: Arc<Policy>,
+    /// What paths are compared with.
     pub(crate) expectation: Expectation,
+    /// What the baseline says of the tree, where there is one.
+    pub(crate) standing: Option<Expectation>,
     pub(crate) wanted: Wanted,
     pub(crate) scope: Scope,
     pub(crate) contents: Arc<dyn Contents>,
@@ -153,7 +158,7 @@ impl RestoreTask {
             generation: Some(self.generation),
         };
         let secured = safety.secure(|vault| {
-            vault.store_tree(&self.ward, &self.root, &self.policy, Some(&self.expectation), cause, &self.work)
+            vault.store_tree(&self.ward, &self.root, &self.policy, self.standing.as_ref(), cause, &self.work)
         })?;
         done.events.extend(secured.event);
         if let Some(why) = secured.why_none {
@@ -194,7 +199,7 @@ impl RestoreTask {
     fn restored(&self, standing: Vec<Standing>) -> Vec<Event> {
         let from = match &self.wanted {
             Wanted::Baseline => None,
-            Wanted::Backup { id, .. } => Some(id.clone()),
+            Wanted::Backup { id, .. } | Wanted::Exactly { id } => Some(id.clone()),
         };
         restored(&self.by, from.as_deref(), &standing)
     }

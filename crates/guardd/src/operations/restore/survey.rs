@@ -28,7 +28,7 @@ pub(super) fn differences(task: &RestoreTask) -> Result<BTreeMap<RelPath, Differ
         Scope::Below(paths) => {
             for path in paths {
                 match &task.wanted {
-                    Wanted::Baseline => below(task, path, &mut found)?,
+                    Wanted::Baseline | Wanted::Exactly { .. } => below(task, path, &mut found)?,
                     Wanted::Backup { records, .. } => {
                         for record in records.values().filter(|r| r.path.is_within(path)) {
                             one(task, &record.path, &mut found)?;
@@ -53,7 +53,9 @@ pub(super) fn differences(task: &RestoreTask) -> Result<BTreeMap<RelPath, Differ
 
 /// Names of one file are put right together: what is done to one of them the others show, too.
 fn other_names(task: &RestoreTask, found: &mut BTreeMap<RelPath, Differing>) -> Result<(), OperationError> {
-    let Wanted::Baseline = task.wanted else { return Ok(()) };
+    if let Wanted::Backup { .. } = task.wanted {
+        return Ok(());
+    }
     let identity = |record: &BaselineRecord| (record.entry.dev, record.entry.ino);
     let files: HashSet<(u64, u64)> = found
         .values()
@@ -76,7 +78,7 @@ fn other_names(task: &RestoreTask, found: &mut BTreeMap<RelPath, Differing>) -> 
 /// What is wanted at a path.
 pub(super) fn record(task: &RestoreTask, path: &RelPath) -> Result<Option<BaselineRecord>, OperationError> {
     Ok(match &task.wanted {
-        Wanted::Baseline => task.expectation.get(path)?,
+        Wanted::Baseline | Wanted::Exactly { .. } => task.expectation.get(path)?,
         Wanted::Backup { records, .. } => records.get(path).cloned(),
     })
 }

@@ -1,0 +1,187 @@
+//! What a deployment works with: the warden, the ledger, its log, and children that run as another user.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use guard_api::{CallError, Known};
+use guard_deploy::run::{Ended, Job, Runner, Stream};
+use guard_deploy::worker::{Spec, Work as Child};
+use guard_model::deploy::{Deploy, Phase, Step};
+use guard_model::ledger::{Event, Record};
+use tokio::sync::oneshot;
+
+use super::log::{Log, Source};
+use super::{Order, unit_prefix};
+use crate::failure::chain;
+use crate::warden::{Command, Message};
+
+/// Why a deployment goes no further.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// guardd stops: the next start goes on.
+    Gone,
+    /// Something failed, in words for people.
+    Failed(String),
+}
+
+pub(super) fn failed(why: impl Into<String>) -> Fault {
+    Fault::Failed(why.into())
+}
+
+impl From<Known> for Fault {
+    fn from(known: Known) -> Self {
+        Self::Failed(CallError::from(known).to_string())
+    }
+}
+
+/// See the module.
+pub(super) struct Desk {
+    pub(super) order: Order,
+    pub(super) deploy: Deploy,
+    runner: Runner,
+    pub(super) log: Log,
+    /// It is being rolled back, which nobody cancels.
+    goes_back: AtomicBool,
+}
+
+impl Desk {
+    pub(super) fn new(order: Order) -> Result<Self, Fault> {
+        let deploy = order.config.deploy.clone();
+        let deploy = deploy.ok_or_else(|| failed("how to deploy is not configured any more"))?;
+        let runner = Runner::here().map_err(|e| failed(format!("this program cannot be found: {e}")))?;
+        let log = Log::open(&order.ward.house.state_dir, &order.ward.name, order.deployment.id)
+            .map_err(|e| failed(e.to_string()))?;
+        Ok(Self { order, deploy, runner, log, goes_back: AtomicBool::new(false) })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.order.deployment.id
+    }
+
+    /// Did somebody cancel it?
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.order.stop.load(Ordering::Relaxed)
+    }
+
+    /// From here on nobody cancels it any more.
+    pub(super) fn go_back(&self) {
+        self.goes_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the warden, as nobody else may while the deployment runs.
+    pub(super) fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Known>>) -> Command,
+    ) -> Result<T, Fault> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::ByDeployment(self.id(), Box::new(command(reply)));
+        self.order.warden.send(Message::Command(Box::new(command))).map_err(|_| Fault::Gone)?;
+        Ok(answer.blocking_recv().map_err(|_| Fault::Gone)??)
+    }
+
+    /// Writes into the ledger; durable when it returns, and the warden knows.
+    pub(super) fn tell(&self, events: Vec<Event>) -> Result<Vec<Record>, Fault> {
+        let records = self
+            .order
+            .ward
+            .append(events)
+            .map_err(|e| failed(format!("the ledger cannot be written: {}", chain(&e))))?;
+        self.order.warden.send(Message::Recorded(records.clone())).map_err(|_| Fault::Gone)?;
+        Ok(records)
+    }
+
+    /// A part begins: in the ledger before it acts.
+    pub(super) fn begin(&mut self, phase: Phase, step: Option<&str>) -> Result<Instant, Fault> {
+        let step = step.map(str::to_owned);
+        self.log.at(phase, step.as_deref());
+        self.tell(vec![Event::DeploymentPhase { deployment: self.id(), phase, step: step.clone() }])?;
+        self.log.says(&match step {
+            Some(step) => format!("{phase} {step}"),
+            None => phase.to_string(),
+        });
+        Ok(Instant::now())
+    }
+
+    /// What a part brought.
+    pub(super) fn end(
+        &mut self,
+        phase: Phase,
+        step: Option<&str>,
+        since: Instant,
+        outcome: Result<&str, &str>,
+    ) -> Result<(), Fault> {
+        let told = outcome.unwrap_or_else(|why| why).to_owned();
+        self.log.at(phase, step);
+        self.log.says(&told);
+        let duration_ms = millis(since.elapsed());
+        let (deployment, step, ok) = (self.id(), step.map(str::to_owned), outcome.is_ok());
+        self.tell(vec![Event::DeploymentResult { deployment, phase, step, ok, told, duration_ms }])?;
+        Ok(())
+    }
+
+    /// Runs a configured step; what it prints goes to the log.
+    pub(super) fn run_step(&mut self, phase: Phase, step: &Step, line: &str) -> Result<Ended, Fault> {
+        let child = Child::Step { run: line.to_owned() };
+        let deadline = step.deadline.unwrap_or(self.deploy.deadline);
+        self.log.at(phase, Some(&step.name));
+        let mut log = std::mem::take(&mut self.log);
+        let ended = self.child(&step.name, child, deadline, &mut |stream, piece| {
+            log.printed(if stream == Stream::Out { Source::Out } else { Source::Err }, piece);
+        });
+        log.flush();
+        self.log = log;
+        ended
+    }
+
+    /// What a command line prints that only asks; `None` where it fails.
+    pub(super) fn question(&mut self, name: &str, line: &str) -> Result<Option<String>, Fault> {
+        let mut said = Vec::new();
+        let child = Child::Step { run: line.to_owned() };
+        let ended = self.child(name, child, Duration::from_secs(60), &mut |stream, piece| {
+            if stream == Stream::Out && said.len() < 1 << 20 {
+                said.extend_from_slice(piece);
+            }
+        })?;
+        let is_good = ended.end == guard_deploy::run::End::Exited(0);
+        Ok(is_good.then(|| String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Runs a child as the configured user.
+    pub(super) fn child(
+        &self,
+        name: &str,
+        work: Child,
+        deadline: Duration,
+        heard: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Ended, Fault> {
+        let spec = Spec { directory: self.order.root.clone(), environment: self.variables(), work };
+        let unit = format!("{}{name}", unit_prefix(&self.order.ward.name, self.id()));
+        let job = Job { unit: &unit, user: &self.deploy.run_as, spec: &spec, deadline };
+        let never = AtomicBool::new(false);
+        let stop = if self.goes_back.load(Ordering::Relaxed) { &never } else { &*self.order.stop };
+        self.runner.run(&job, stop, heard).map_err(|e| failed(chain(&e)))
+    }
+
+    /// Ends what a guardd that is gone had started.
+    pub(super) fn end_left_over(&self) -> Result<(), Fault> {
+        let prefix = unit_prefix(&self.order.ward.name, self.id());
+        self.runner.end_left_over(&prefix).map_err(|e| failed(chain(&e)))
+    }
+
+    fn variables(&self) -> BTreeMap<String, String> {
+        let (order, d) = (&self.order, &self.order.deployment);
+        let mut all = self.deploy.variables.clone();
+        let mut put = |name: &str, value: String| all.insert(name.to_owned(), value);
+        put("GUARDD_ENVIRONMENT", order.ward.name.clone());
+        put("GUARDD_ROOT", order.root.display().to_string());
+        put("GUARDD_DEPLOYMENT", d.id.to_string());
+        put("GUARDD_REVISION", d.revision.clone().unwrap_or_default());
+        put("GUARDD_REVISION_BEFORE", d.revision_before.clone().unwrap_or_default());
+        all
+    }
+}
+
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

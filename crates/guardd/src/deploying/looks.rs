@@ -1,0 +1,192 @@
+//! Looking at the application: by a child as the configured user, whose every line is read as hostile.
+
+use std::time::Duration;
+
+use guard_deploy::run::{End, Stream};
+use guard_deploy::worker::line::LONGEST;
+use guard_deploy::worker::{Line, Look, Tag, Work as Child, read_line};
+use guard_model::deploy::{Compose, Image, Phase, Probe};
+
+use super::desk::{Desk, Fault, failed};
+
+/// Between two rounds of probes.
+const ROUND: Duration = Duration::from_secs(1);
+/// Beyond a look's own deadline the child is ended.
+const SLACK: Duration = Duration::from_secs(30);
+/// What asks or tags all images of a project takes no longer.
+const IMAGES: Duration = Duration::from_secs(120);
+/// Releases whose images are kept from `docker image prune`.
+const KEPT: usize = 3;
+
+/// Is everything well, without a break, for `stable_for`? Says what was seen. Of a rollback, what failed before the
+/// deployment already is told and not asked for.
+pub(super) fn verified(desk: &mut Desk, phase: Phase) -> Result<String, Fault> {
+    let failed_before = desk.order.deployment.failed_before.clone();
+    let (probes, proves_nothing): (Vec<Probe>, Vec<Probe>) =
+        desk.deploy.health.iter().cloned().partition(|probe| {
+            phase != Phase::VerifyRollBack
+                || !failed_before.iter().any(|name| name.ends_with(&probe.to_string()))
+        });
+    for probe in &proves_nothing {
+        desk.log.says(&format!("{probe} failed before the deployment, too: what it says proves nothing"));
+    }
+    if probes.is_empty() {
+        return Ok("not verified: there is no probe to ask".to_owned());
+    }
+    let look = Look::Verify {
+        probes,
+        compose: compose(desk),
+        stable_ms: millis(desk.deploy.stable_for),
+        deadline_ms: millis(desk.deploy.deadline),
+        interval_ms: millis(ROUND),
+    };
+    let mut verdict = None;
+    // A probe is told when it says something else than before.
+    let mut last: Vec<(String, bool, String)> = Vec::new();
+    let deadline = desk.deploy.deadline + SLACK;
+    // Told as it comes: whoever follows wants to see what it waits for.
+    let mut log = std::mem::take(&mut desk.log);
+    let looked = look_at(desk, "verify", look, deadline, &mut |line| match line {
+        Line::Probed { probe, ok, evidence, .. } => {
+            let is_news = last.iter().all(|(p, o, e)| *p != probe || *o != ok || (!ok && *e != evidence));
+            if is_news {
+                last.retain(|(p, ..)| *p != probe);
+                let how = if ok { "well" } else { "not well" };
+                log.says(&format!("{probe}: {how}: {evidence}"));
+                last.push((probe, ok, evidence));
+            }
+        }
+        Line::Verified { well, why, .. } => verdict = Some((well, why)),
+        Line::Failed { what, why } => log.says(&format!("cannot {what}: {why}")),
+        _ => {}
+    });
+    desk.log = log;
+    looked?;
+    match verdict {
+        Some((true, why)) => Ok(why),
+        Some((false, why)) => Err(failed(why)),
+        None => Err(failed("whether the application is well could not be told")),
+    }
+}
+
+/// Keeps the images that run from being pruned; which they are. None where there is no compose project.
+pub(super) fn pin_images(desk: &mut Desk) -> Result<Vec<Image>, Fault> {
+    let Some(compose) = compose(desk) else { return Ok(Vec::new()) };
+    let prefix = format!("{}:{}-", repository(desk), desk.id());
+    let (mut images, mut troubles) = (Vec::new(), Vec::new());
+    look_at(desk, "pin", Look::Pin { compose, prefix }, IMAGES, &mut |line| match line {
+        Line::Image { service, image, id, .. } => images.push(Image { service, image, id }),
+        Line::Failed { what, why } => troubles.push(format!("cannot {what}: {why}")),
+        _ => {}
+    })?;
+    match troubles.into_iter().next() {
+        None => Ok(images),
+        Some(first) => Err(failed(first)),
+    }
+}
+
+/// Gives the configured references back to the images that ran before.
+pub(super) fn repin_images(desk: &mut Desk, images: &[Image]) -> Result<(), Fault> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let tags = images.iter().map(|i| Tag { image: i.image.clone(), id: i.id.clone() }).collect();
+    let mut troubles = Vec::new();
+    look_at(desk, "repin", Look::Repin { tags }, IMAGES, &mut |line| {
+        if let Line::Failed { what, why } = line {
+            troubles.push(format!("cannot {what}: {why}"));
+        }
+    })?;
+    troubles.into_iter().next().map_or(Ok(()), |first| Err(failed(first)))
+}
+
+/// The images that run now. What cannot be told is left out: it decides nothing.
+pub(super) fn images(desk: &mut Desk) -> Result<Vec<Image>, Fault> {
+    let Some(compose) = compose(desk) else { return Ok(Vec::new()) };
+    let mut images = Vec::new();
+    let looked = look_at(desk, "images", Look::Images { compose }, IMAGES, &mut |line| {
+        if let Line::Image { service, image, id, .. } = line {
+            images.push(Image { service, image, id });
+        }
+    });
+    match looked {
+        Err(Fault::Gone) => Err(Fault::Gone),
+        Err(Fault::Failed(_)) | Ok(()) => Ok(images),
+    }
+}
+
+/// Frees the images of releases that nobody goes back to.
+pub(super) fn unpin_images(desk: &mut Desk) -> Result<(), Fault> {
+    if compose(desk).is_none() {
+        return Ok(());
+    }
+    let past = desk.order.state.deployments.past.iter().rev();
+    let kept = std::iter::once(desk.id()).chain(past.filter(|d| d.backup.is_some()).map(|d| d.id)).take(KEPT);
+    let keep = kept.map(|id| format!("{id}-")).collect();
+    let look = Look::Unpin { repository: repository(desk), keep };
+    match look_at(desk, "unpin", look, IMAGES, &mut |_| {}) {
+        // They take space, and the next deployment tries again.
+        Err(Fault::Failed(_)) | Ok(()) => Ok(()),
+        gone => gone,
+    }
+}
+
+fn repository(desk: &Desk) -> String {
+    format!("guardd-keep/{}", desk.order.ward.name)
+}
+
+/// The project, where the environment has one.
+fn compose(desk: &Desk) -> Option<Compose> {
+    let asks = desk.deploy.health.contains(&Probe::Compose);
+    asks.then(Compose::default)
+}
+
+/// Runs a child that looks, and hands on what it says.
+fn look_at(
+    desk: &mut Desk,
+    name: &str,
+    look: Look,
+    deadline: Duration,
+    hear: &mut dyn FnMut(Line),
+) -> Result<(), Fault> {
+    let (mut begun, mut is_done, mut last_words) = (Vec::new(), false, Vec::new());
+    let mut broken = None;
+    let ended = desk.child(name, Child::Look(Box::new(look)), deadline, &mut |stream, piece| {
+        if stream == Stream::Err {
+            let room = 2000_usize.saturating_sub(last_words.len());
+            last_words.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+            return;
+        }
+        for part in piece.split_inclusive(|b| *b == b'\n') {
+            begun.extend_from_slice(part);
+            if !part.ends_with(b"\n") && begun.len() <= LONGEST {
+                continue;
+            }
+            let line = std::mem::take(&mut begun);
+            match read_line(String::from_utf8_lossy(&line).trim_end()) {
+                Ok(Line::Done) => is_done = true,
+                Ok(line) => hear(line),
+                Err(e) => broken = Some(crate::failure::chain(&e)),
+            }
+        }
+    })?;
+    if let Some(why) = broken {
+        return Err(failed(format!("what a child said cannot be believed: {why}")));
+    }
+    match ended.end {
+        End::Exited(0) if is_done => Ok(()),
+        End::Stopped => Err(failed("it was cancelled")),
+        End::Late => Err(failed(format!("nothing was told within {} s", deadline.as_secs()))),
+        End::Exited(code) => {
+            let words = guard_model::path::escape(String::from_utf8_lossy(&last_words).trim().as_bytes());
+            Err(failed(format!(
+                "looking at the application as {} failed with status {code}: {words}",
+                desk.deploy.run_as
+            )))
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    super::desk::millis(span)
+}

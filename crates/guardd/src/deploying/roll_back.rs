@@ -1,0 +1,165 @@
+//! Back: steps undone, files as they were, the old release up again and verified.
+
+use std::time::Instant;
+
+use guard_model::deploy::{DeploymentEnd, DeploymentKind, Image, Phase, Step, Undo};
+use guard_model::deployments::Deployment;
+use guard_model::{BackupId, RelPath};
+
+use super::desk::{Desk, Fault, failed};
+use super::flow::{Ending, Gone};
+use super::{looks, preflight, release};
+use crate::operations::Work;
+use crate::warden::{Command, RestoreWish};
+
+/// Rolls back a deployment that failed because of `cause`.
+pub(super) fn after(desk: &mut Desk, cause: &str) -> Result<Ending, Gone> {
+    desk.go_back();
+    let d = desk.order.deployment.clone();
+    let begun = begun_steps(desk, &d);
+    let ended = match d.backup.clone() {
+        Some(backup) => back_to(desk, &backup, &begun),
+        None => Err(failed("there is no backup of what stood before")),
+    };
+    match ended {
+        Ok(()) => Ok(Ending { end: DeploymentEnd::RolledBack, ..ending(desk, cause) }),
+        Err(Fault::Gone) => Err(Gone),
+        Err(Fault::Failed(why)) => {
+            let why = format!("{cause}; and the rollback failed: {why}");
+            Ok(Ending::of(DeploymentEnd::NeedsOperator, why))
+        }
+    }
+}
+
+/// A rollback that somebody asked for.
+pub(super) fn wished(desk: &mut Desk) -> Result<Ending, Gone> {
+    let outcome = wish(desk);
+    match outcome {
+        Ok(()) => match release::record(desk) {
+            Ok(ending) => Ok(ending),
+            Err(Fault::Gone) => Err(Gone),
+            Err(Fault::Failed(why)) => Ok(Ending::of(
+                DeploymentEnd::NeedsOperator,
+                format!("it is rolled back and verified, but could not be locked: {why}"),
+            )),
+        },
+        Err(Fault::Gone) => Err(Gone),
+        Err(Fault::Failed(why)) => Ok(Ending::of(DeploymentEnd::NeedsOperator, why)),
+    }
+}
+
+fn wish(desk: &mut Desk) -> Result<(), Fault> {
+    desk.go_back();
+    preflight::open_window(desk)?;
+    let d = desk.order.deployment.clone();
+    let to = d.to.clone().ok_or_else(|| failed("it is not known what to go back to"))?;
+    let images = images_of(desk, &to);
+    if d.backup.is_none() {
+        desk.tell(vec![release::secured(d.id, to.clone(), images.clone())])?;
+    }
+    // Everything since then is undone, the newest first.
+    let since: Vec<Deployment> = undone_by(desk, &to);
+    let begun: Vec<Step> = since.iter().rev().flat_map(|d| begun_steps(desk, d)).collect();
+    go_back(desk, &to, &images, &begun)?;
+    release::verify(desk, Phase::VerifyRollBack)
+}
+
+/// The images that ran when this backup was made.
+fn images_of(desk: &Desk, to: &BackupId) -> Vec<Image> {
+    let past = &desk.order.state.deployments.past;
+    let before = past.iter().find(|d| d.backup.as_ref() == Some(to)).map(|d| d.images_before.clone());
+    let left = || {
+        let ended = past.iter().filter_map(|d| d.ended.as_ref());
+        ended.filter(|e| e.release.as_ref() == Some(to)).map(|e| e.images.clone()).next_back()
+    };
+    before.or_else(left).unwrap_or_default()
+}
+
+/// The deployments that a rollback to this backup takes back, oldest first.
+fn undone_by(desk: &Desk, to: &BackupId) -> Vec<Deployment> {
+    let past = &desk.order.state.deployments.past;
+    let is_later = |d: &&Deployment| {
+        d.kind == DeploymentKind::Deploy
+            && d.backup.as_ref().is_some_and(|b| b.sequence() >= to.sequence())
+            && d.ended.as_ref().is_some_and(|e| e.end != DeploymentEnd::RolledBack)
+    };
+    past.iter().filter(is_later).cloned().collect()
+}
+
+/// The steps of a deployment that were begun, as they are configured, the last one first.
+fn begun_steps(desk: &Desk, d: &Deployment) -> Vec<Step> {
+    let configured = |name: &String| desk.deploy.steps.iter().find(|step| step.name == *name).cloned();
+    d.begun.iter().rev().filter_map(configured).collect()
+}
+
+fn back_to(desk: &mut Desk, backup: &BackupId, begun: &[Step]) -> Result<(), Fault> {
+    let images = desk.order.deployment.images_before.clone();
+    go_back(desk, backup, &images, begun)?;
+    release::verify(desk, Phase::VerifyRollBack)?;
+    let d = desk.order.deployment.clone();
+    release::lock_again(desk, &format!("{} {} was rolled back", d.kind, d.id))?;
+    Ok(())
+}
+
+/// Steps undone, files put back, the rollback's own steps run. Goes on to the end whatever fails, and then says so.
+fn go_back(desk: &mut Desk, backup: &BackupId, images: &[Image], begun: &[Step]) -> Result<(), Fault> {
+    let mut troubles: Vec<String> = Vec::new();
+    let mut note = |outcome: Result<(), Fault>| match outcome {
+        Err(Fault::Gone) => Err(Fault::Gone),
+        Err(Fault::Failed(why)) => {
+            troubles.push(why);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    };
+    note(desk.begin(Phase::RollBack, None).map(drop))?;
+    // With the new release's own files, which know how.
+    for step in begun {
+        match (step.undo, &step.undo_run) {
+            (Undo::Reversible, Some(line)) => note(release::run_step(desk, Phase::RollBackStep, step, line))?,
+            (Undo::Irreversible, _) => desk.log.says(&format!("step {} cannot be undone", step.name)),
+            _ => {}
+        }
+    }
+    note(put_back(desk, backup))?;
+    note(looks::repin_images(desk, images))?;
+    for step in desk.deploy.rollback.clone() {
+        note(release::run_step(desk, Phase::RollBackStep, &step, &step.run))?;
+    }
+    match troubles.is_empty() {
+        true => Ok(()),
+        false => Err(failed(troubles.join("; "))),
+    }
+}
+
+/// Every protected path exactly as the backup has it: what was added goes to quarantine.
+fn put_back(desk: &mut Desk, backup: &BackupId) -> Result<(), Fault> {
+    let since = Instant::now();
+    let outcome = restore(desk, backup);
+    match &outcome {
+        Ok(told) => desk.end(Phase::RollBack, Some("files"), since, Ok(told))?,
+        Err(Fault::Gone) => {}
+        Err(Fault::Failed(why)) => desk.end(Phase::RollBack, Some("files"), since, Err(why))?,
+    }
+    outcome.map(drop)
+}
+
+fn restore(desk: &Desk, backup: &BackupId) -> Result<String, Fault> {
+    let (by, from, work) = (desk.order.deployment.by.clone(), Some(backup.to_string()), Work::shared());
+    let done = desk.ask(|reply| {
+        let paths = vec![RelPath::root()];
+        Command::Restore(RestoreWish { paths, from, exactly: true, plan: false, by, work, reply })
+    })?;
+    match done.skipped.first() {
+        None => Ok(format!("{} paths put back from {backup}", done.steps_total)),
+        Some(first) => {
+            let more = done.skipped.len() - 1;
+            Err(failed(format!("not put back: {} ({}) and {more} more", first.path, first.why)))
+        }
+    }
+}
+
+fn ending(desk: &mut Desk, cause: &str) -> Ending {
+    let revision_after = release::revision(desk).ok().flatten();
+    Ending { revision_after, ..Ending::of(DeploymentEnd::RolledBack, cause) }
+}

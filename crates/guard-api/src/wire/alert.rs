@@ -126,6 +126,10 @@ pub struct PathEvent {
     pub alert: Option<u64>,
     /// The maintenance window it belongs to.
     pub window: Option<u64>,
+    /// The deployment that explains it.
+    pub deployment: Option<u64>,
+    /// It was made while that deployment ran, and nobody is known to have made it. Absent without one.
+    pub assumed: Option<bool>,
     /// Who is responsible by the ledger's word.
     pub by: Option<String>,
     /// Why.

@@ -31,6 +31,10 @@ fn event(look: Look, e: &PathEvent) -> String {
     let what = e.finding.as_ref().map(finding::changes).unwrap_or_default();
     let belongs = match (e.alert, e.window) {
         (Some(a), _) => format!("  alert {a}"),
+        (None, Some(_)) if e.deployment.is_some() => {
+            let during = if e.assumed == Some(true) { "during" } else { "by" };
+            format!("  {during} deployment {}", e.deployment.unwrap_or_default())
+        }
         (None, Some(w)) => format!("  in maintenance window {w}"),
         (None, None) => format!("  {}", Safe(&e.event)),
     };

@@ -96,6 +96,11 @@ impl Desk {
         let step = step.map(str::to_owned);
         self.log.at(phase, step.as_deref());
         self.tell(vec![Event::DeploymentPhase { deployment: self.id(), phase, step: step.clone() }])?;
+        let d = &mut self.order.deployment;
+        d.phase = Some(phase);
+        if let (Phase::Step, Some(step)) = (phase, &step) {
+            d.begun.push(step.clone());
+        }
         self.log.says(&match step {
             Some(step) => format!("{phase} {step}"),
             None => phase.to_string(),

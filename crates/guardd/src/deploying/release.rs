@@ -116,8 +116,9 @@ pub(super) fn lock_again(desk: &mut Desk, reason: &str) -> Result<Option<(u64, u
     let state = desk.order.ward.house.index().environment_state(&desk.order.ward.name);
     let is_locked = state.is_ok_and(|state| Ward::is_locked(&state));
     let was_locked = Ward::is_locked(&desk.order.state);
+    let d = &desk.order.deployment;
     // Before the first step only what the deployment itself unlocked is its business.
-    let is_wanted = desk.order.deployment.relock && (was_locked || desk.order.deployment.has_acted());
+    let is_wanted = if d.has_acted() { d.relock } else { was_locked };
     if is_locked || !is_wanted {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use guard_api::method::{
 use guard_api::wire::{self, PathEvent};
 use guard_api::{Known, Time};
 use guard_model::Alert;
-use guard_model::ledger::{Event, Record};
+use guard_model::ledger::{Event, Explained, Record};
 use guard_model::path::escape;
 use guard_store::{Baseline, StoreError};
 
@@ -156,6 +156,13 @@ pub(super) async fn reads(daemon: &Daemon, asked: Reads, out: &mut Out) -> Resul
     Ok(out.last(&reply).await?)
 }
 
+fn explained(record: &Record) -> Option<Explained> {
+    match &record.event {
+        Event::WindowChange { deployment, .. } => *deployment,
+        _ => None,
+    }
+}
+
 fn path_events(record: &Record, path: &str) -> Vec<PathEvent> {
     let event_name = serde_json::to_value(&record.event)
         .ok()
@@ -170,6 +177,8 @@ fn path_events(record: &Record, path: &str) -> Vec<PathEvent> {
             Event::WindowChange { window, .. } => Some(*window),
             _ => None,
         },
+        deployment: explained(record).map(|by| by.deployment),
+        assumed: explained(record).map(|by| by.assumed),
         by,
         reason,
         finding,

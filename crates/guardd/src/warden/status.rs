@@ -64,18 +64,25 @@ impl Warden {
     pub(super) fn status(&self) -> Environment {
         use std::os::unix::ffi::OsStrExt;
         let root = self.root.as_ref().map_or(self.config.root.as_path(), |r| r.path());
-        let state = match (&self.left_out.needs_operator, &self.running, self.state.state) {
-            (Some(_), _, _) => State::NeedsOperator,
-            (None, Some(_), _) => State::Busy,
-            (None, None, LockState::Locked) => State::Locked,
-            (None, None, LockState::Unlocked) => State::Unlocked,
+        let deployments = &self.state.deployments;
+        let needs_operator = self.left_out.needs_operator.is_some() || deployments.needs_operator.is_some();
+        let is_busy = self.running.is_some() || deployments.running.is_some();
+        let state = match (needs_operator, is_busy, self.state.state) {
+            (true, ..) => State::NeedsOperator,
+            (false, true, _) => State::Busy,
+            (false, false, LockState::Locked) => State::Locked,
+            (false, false, LockState::Unlocked) => State::Unlocked,
         };
+        let deployment = deployments.running.as_ref().map(|d| match &d.step {
+            Some(step) => format!("{} {}: {step}", d.kind, d.id),
+            None => format!("{} {}", d.kind, d.id),
+        });
         let open = self.ward.house.index().open_alerts(&self.ward.name);
         Environment {
             name: self.ward.name.clone(),
             root: escape(root.as_os_str().as_bytes()),
             state,
-            operation: self.running.as_ref().map(|r| r.name.to_owned()),
+            operation: deployment.or_else(|| self.running.as_ref().map(|r| r.name.to_owned())),
             generation: self.state.baseline.as_ref().map(|b| b.generation),
             since: self.state.since.map(time),
             by: self.state.by.clone(),
@@ -105,6 +112,8 @@ impl Warden {
     pub(super) fn troubles(&self) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         all.extend(self.left_out.needs_operator.clone());
+        let stuck = self.state.deployments.needs_operator.as_ref();
+        all.extend(stuck.map(|(id, why)| format!("deployment {id} needs an operator: {why}")));
         all.extend(self.troubles.all().cloned());
         all.extend(self.left_out.scan_trouble.clone().map(|why| format!("the last scan failed: {why}")));
         all.extend(self.put_back_stops());

@@ -20,6 +20,7 @@ mod baselines;
 mod changes;
 mod clients;
 mod configurations;
+mod deploying;
 mod held_open;
 mod hostile_state;
 mod kept;

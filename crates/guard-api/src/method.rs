@@ -9,9 +9,11 @@ use crate::wire::{
 };
 
 mod restore;
+mod validate;
 mod values;
 
 pub use restore::Restore;
+pub use validate::Validate;
 pub use values::{FindValues, FindValuesReply};
 
 /// A method of the interface; the value is the parameters of one call.
@@ -23,12 +25,13 @@ pub trait Method: Serialize + DeserializeOwned {
 }
 
 /// The full names of all methods of `org.guardd.Control`, in the order of the IDL.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 35] = [
     Status::NAME,
     Lock::NAME,
     Unlock::NAME,
     Check::NAME,
     Diff::NAME,
+    Validate::NAME,
     Accept::NAME,
     Restore::NAME,
     Deploy::NAME,

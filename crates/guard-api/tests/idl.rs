@@ -107,6 +107,7 @@ fn methods_agree() {
     check::<Unlock>(&idl);
     check::<Check>(&idl);
     check::<Diff>(&idl);
+    check::<Validate>(&idl);
     check::<Accept>(&idl);
     check::<Restore>(&idl);
     check::<Deploy>(&idl);

@@ -158,3 +158,18 @@ fn times_beyond_the_calendar() {
         mirrors::<guard_api::Time>(&Timestamp(t));
     }
 }
+
+#[test]
+fn gates_mirror() {
+    use guard_model::deploy::{Gate, Verdict};
+    for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Unknown, Verdict::Waived] {
+        let gate = Gate {
+            gate: "port".into(),
+            subject: "8080".into(),
+            verdict,
+            evidence: "it is free".into(),
+            by_hand: "ss".into(),
+        };
+        mirrors::<wire::Gate>(&gate);
+    }
+}

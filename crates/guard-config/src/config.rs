@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use guard_model::Seal;
-use guard_model::deploy::Deploy;
+use guard_model::deploy::{Compose, Deploy, Validation};
 use guard_model::policy::{PatternText, Policy};
 
 /// A whole configuration. No environment at all is valid: the daemon then
@@ -153,6 +153,10 @@ pub struct Environment {
     pub validate: BTreeMap<String, Vec<String>>,
     /// How it is deployed; `None` where it is not by guardd.
     pub deploy: Option<Deploy>,
+    /// What must hold before a deployment, beside what guardd knows by itself.
+    pub validation: Option<Validation>,
+    /// Which compose project it runs; `None` where it runs none.
+    pub compose: Option<Compose>,
 }
 
 impl Environment {
@@ -176,6 +180,8 @@ impl Environment {
             readers: None,
             validate: BTreeMap::new(),
             deploy: None,
+            validation: None,
+            compose: None,
         }
     }
 }

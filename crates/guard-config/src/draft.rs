@@ -16,6 +16,7 @@ use crate::patterns;
 use crate::place;
 use crate::problem::{quoted, show};
 use crate::section::{At, Key, Place, Report, Section};
+use crate::validation;
 use crate::words;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -142,6 +143,8 @@ impl Draft {
         e.readers = readers(s.table(keys::READERS));
         e.validate = self.validators(s.table(keys::GIT));
         e.deploy = deploy::deploy(s.table(keys::DEPLOY));
+        e.validation = validation::validation(s.table(keys::VALIDATION));
+        e.compose = validation::compose(s.table(keys::COMPOSE));
         let place = s.place();
         s.finish();
 

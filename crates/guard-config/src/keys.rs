@@ -70,6 +70,20 @@ pub(crate) const TCP: Key = key("tcp", "text", "none", "\"127.0.0.1:5432\"");
 pub(crate) const PROBE_COMMAND: Key = key("command", "text", "none", "\"bin/check-health\"");
 pub(crate) const COMPOSE_PROBE: Key = key("compose", "text", "none", "\"healthy\"");
 
+pub(crate) const VALIDATION: Key = key("validate", "table", "none", "`[environments.NAME.validate]`");
+pub(crate) const ENV_FILES: Key = key("env_files", "list of text", "[]", "[\".env\", \".env.prod\"]");
+pub(crate) const REQUIRED: Key = key("required", "list of text", "[]", "[\"SECRET_KEY\", \"DATABASE_URL\"]");
+pub(crate) const DOTENV_READERS: Key =
+    key("readers", "list of text", "[\"compose\"]", "[\"compose\", \"python-dotenv\"]");
+pub(crate) const UNITS: Key = key("units", "list of text", "[]", "[\"app.service\"]");
+pub(crate) const PROBES: Key = key("probes", "list of tables", "[]", "[{ tcp = \"127.0.0.1:5432\" }]");
+pub(crate) const PORTS: Key = key("ports", "list of text", "[]", "[\"8080\", \"5353/udp\"]");
+pub(crate) const BACKUP_MAX_AGE: Key = key("backup_max_age", "duration", "\"7d\"", "\"1d\"");
+pub(crate) const COMPOSE: Key = key("compose", "table", "none", "`[environments.NAME.compose]`");
+pub(crate) const FILES: Key = key("files", "list of text", "[]", "[\"docker-compose.yml\"]");
+pub(crate) const PROJECT: Key = key("project", "text", "none", "\"app\"");
+pub(crate) const SERVICES: Key = key("services", "list of text", "[]", "[\"backend\", \"frontend\"]");
+
 /// A command that `[daemon.allow]` gives to groups.
 pub(crate) const fn allow(command: &'static str) -> Key {
     key(command, "list of text", "none", "[\"guardd-deploy\"]")

@@ -25,6 +25,7 @@ mod section;
 mod suggest;
 mod syntax;
 mod trust;
+mod validation;
 mod words;
 
 pub use config::{ALLOWED_COMMANDS, Backup, Config, Daemon, Environment, OnTamper, Readers, Watch};

@@ -71,7 +71,10 @@ fn the_defaults_said_are_the_defaults_used() {
         }
     }
     let deploy = "run_as = 'u'\nsteps = [{ name = 'a', run = 'b' }]\n";
-    let bare = format!("version = 1\n[environments.e]\nroot = '/srv/e'\n[environments.e.deploy]\n{deploy}");
+    let bare = format!(
+        "version = 1\n[environments.e]\nroot = '/srv/e'\n[environments.e.deploy]\n{deploy}\
+         [environments.e.validate]\n[environments.e.compose]\n"
+    );
     let mut full = "version = 1\n".to_owned();
     for (table, lines) in tables {
         let required = match table.as_str() {
@@ -95,9 +98,9 @@ fn the_examples_that_messages_offer_are_good() {
         let table = table.replace("NAME", "e");
         let root = if last == "root" { "" } else { "environments.e.root = '/srv/e'\n" };
         let text = match in_list(&name) {
-            None => format!("version = 1\n{root}{}{table}.{line}\n", deploy_around(&table, last)),
+            None => format!("version = 1\n{root}{}{table}.{line}\n", around(&table, last)),
             Some(list) => {
-                let deploy = deploy_around("environments.e.deploy", list);
+                let deploy = around("environments.e.deploy", list);
                 format!("version = 1\n{root}{deploy}[[{table}]]\n{}{line}\n", beside(list, last))
             }
         };
@@ -108,11 +111,14 @@ fn the_examples_that_messages_offer_are_good() {
 /// The list of tables that a key belongs to.
 fn in_list(name: &str) -> Option<&str> {
     let table = name.rsplit_once('.')?.0.rsplit_once('.')?.1;
-    ["steps", "rollback", "health"].contains(&table).then_some(table)
+    ["steps", "rollback", "health", "probes"].contains(&table).then_some(table)
 }
 
-/// What `deploy` must have beside the key `last`.
-fn deploy_around(table: &str, last: &str) -> String {
+/// What `deploy` or `validate` must have beside the key `last`.
+fn around(table: &str, last: &str) -> String {
+    if (table, last) == ("environments.e.validate", "required") {
+        return "environments.e.validate.env_files = ['.env']\n".to_owned();
+    }
     if !table.starts_with("environments.e.deploy") {
         return String::new();
     }
@@ -124,8 +130,8 @@ fn deploy_around(table: &str, last: &str) -> String {
 /// What a table of a list must have beside the key `last`.
 fn beside(list: &str, last: &str) -> String {
     let keys: &[&str] = match (list, last) {
-        ("health", "expect" | "body") => &["http = 'http://h/'"],
-        ("health", _) => &[],
+        ("health" | "probes", "expect" | "body") => &["http = 'http://h/'"],
+        ("health" | "probes", _) => &[],
         (_, "name") => &["run = 'b'"],
         (_, "run") => &["name = 'c'"],
         (_, "undo") => &["name = 'c'", "run = 'b'", "undo_run = 'd'"],

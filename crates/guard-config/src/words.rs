@@ -73,6 +73,22 @@ pub(crate) fn unit(report: &Report, name: &At<String>) {
     }
 }
 
+/// One systemd unit of any kind by its whole name.
+pub(crate) fn whole_unit(report: &Report, name: &At<String>) {
+    let v = &name.value;
+    let has_kind = v.rsplit_once('.').is_some_and(|(stem, kind)| {
+        let kinds = ["service", "socket", "timer", "target", "mount", "path", "slice", "scope"];
+        !stem.is_empty() && kinds.contains(&kind)
+    });
+    if !has_kind
+        || !v.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b))
+        || v.starts_with('-')
+    {
+        let what = format!("{} is no unit", quoted(v));
+        report.push(name.place.problem(what, "write its whole name, as in \"app.service\""));
+    }
+}
+
 /// A branch as git-check-ref-format(1) allows it, or a pattern of such with `*`.
 pub(crate) fn branch(report: &Report, name: &At<String>) {
     if !is_branch(&name.value) {

@@ -42,6 +42,27 @@ const SETTINGS: [&str; 8] = [
     "maintenance.auto=false",
 ];
 
+/// Variables under which git neither asks, nor fetches, nor writes by itself.
+const VARIABLES: [(&str, &str); 5] = [
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_NO_LAZY_FETCH", "1"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_PROTOCOL_FROM_USER", "0"),
+    // Wins over every `protocol.NAME.allow` of the repository: no remote helper is started for a
+    // missing object, by a git too old for GIT_NO_LAZY_FETCH neither.
+    ("GIT_ALLOW_PROTOCOL", "none"),
+];
+
+/// The variables, and the arguments before a command's name, with which git runs nothing of a
+/// repository's own: for whoever has git run elsewhere. Filters (`filter.NAME.clean`) are not among
+/// it, since their names are the repository's.
+#[must_use]
+pub fn hardened() -> (Vec<(&'static str, &'static str)>, Vec<&'static str>) {
+    let settings = SETTINGS.iter().flat_map(|setting| ["-c", setting]);
+    let variables = VARIABLES.into_iter().chain([("GIT_CONFIG_GLOBAL", "/dev/null")]);
+    (variables.collect(), std::iter::once("--no-pager").chain(settings).collect())
+}
+
 /// Longest part of git's complaint that an error repeats.
 const LONGEST_COMPLAINT: usize = 400;
 
@@ -103,16 +124,7 @@ impl Git {
         S: AsRef<OsStr>,
     {
         let mut command = Command::new("git");
-        clean(&mut command)
-            .current_dir(&self.dir)
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_NO_LAZY_FETCH", "1")
-            .env("GIT_OPTIONAL_LOCKS", "0")
-            .env("GIT_PROTOCOL_FROM_USER", "0")
-            // Wins over every `protocol.NAME.allow` of the repository: no remote helper is started for a
-            // missing object, by a git too old for GIT_NO_LAZY_FETCH neither.
-            .env("GIT_ALLOW_PROTOCOL", "none")
-            .stdin(Stdio::null());
+        clean(&mut command).current_dir(&self.dir).envs(VARIABLES).stdin(Stdio::null());
         if self.owner.is_some() {
             command.env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null");
         }

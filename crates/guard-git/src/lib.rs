@@ -24,5 +24,5 @@ pub mod transaction;
 pub mod values;
 
 pub use error::GitError;
-pub use git::{Caller, Git, REPOSITORY_VARIABLES, SAFE_PATH, other_owner};
+pub use git::{Caller, Git, REPOSITORY_VARIABLES, SAFE_PATH, hardened, other_owner};
 pub use standing::{Standing, UnknownState};

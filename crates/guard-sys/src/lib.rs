@@ -24,6 +24,7 @@ pub mod read;
 mod residency;
 pub mod rights;
 pub mod sessions;
+pub mod space;
 pub mod stat;
 pub mod writers;
 pub mod xattr;

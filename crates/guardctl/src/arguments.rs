@@ -17,7 +17,7 @@ pub(crate) use deployment::{Deploy, DeploymentList, Deployments, Rollback};
 const AFTER: &str = "\
 Exit codes:
   0  done; listings too, whatever they list
-  1  findings or violations exist (check, diff, log verify, backup verify and drill)
+  1  findings or violations exist (check, validate, diff, log verify, backup verify and drill)
   2  usage or configuration error
   3  refused: not permitted, wrong state, busy, changed since shown
   4  guardd is not reachable
@@ -232,6 +232,27 @@ pub(crate) enum Command {
         /// Metadata only; contents are read only where metadata differ
         #[arg(long)]
         quick: bool,
+    },
+    /// Look at everything that must hold before a deployment
+    ///
+    /// The lock and its signature, every byte of the tree, variables as every reader of the project reads them, compose
+    /// files, services, units, probes, ports, backups, disk space and the git repository. Each with what was seen; what
+    /// does not hold with the command that looks by hand. What cannot be told counts as not holding.
+    ///
+    /// Exit code 1 where anything does not hold.
+    #[command(
+        after_help = "Examples:\n  guardctl validate production\n  guardctl validate --junit validate.xml && ./deploy\n  guardctl validate production --json | jq '.gates[] | select(.verdict != \"pass\")'"
+    )]
+    Validate {
+        /// The environment
+        #[arg(value_name = "ENV")]
+        environment: Option<String>,
+        /// Write a report for CI systems as JUnit's XML, too
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
+        /// Write what does not hold as SARIF 2.1.0, too
+        #[arg(long, value_name = "FILE")]
+        sarif: Option<PathBuf>,
     },
     /// What differs from the last baseline, attribute by attribute and line by line
     ///

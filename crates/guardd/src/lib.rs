@@ -14,6 +14,7 @@ mod daemon;
 mod demo;
 mod deploying;
 mod foreground;
+mod gates;
 mod git;
 mod init;
 mod offline;

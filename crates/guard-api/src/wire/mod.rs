@@ -8,6 +8,7 @@ mod alert;
 mod backup;
 mod deployment;
 mod finding;
+mod gate;
 mod restore;
 mod result;
 mod status;
@@ -18,6 +19,7 @@ pub use alert::{Alert, AlertStatus, Note, PathEvent, Record, Session, Severity};
 pub use backup::{Backup, BackupProof, BackupProofState, BackupProofs, BackupResult, BackupState, Proven};
 pub use deployment::{Deployment, DeploymentLine, DeploymentPlan, DeploymentResult, PlannedStep};
 pub use finding::{Actor, Change, Confidence, Entry, Finding, Kind};
+pub use gate::{Gate, ValidateResult, Verdict};
 pub use restore::{Content, FileDiff, FileDiffKind, RestoreResult, RestoreStep};
 pub use result::{
     Baseline, CheckResult, DiffResult, LockResult, Problem, Progress, SignedHead, Skipped, UnlockResult,

@@ -94,8 +94,10 @@ pub(crate) fn unpin(
         Err(why) => return tell(Line::Failed { what: format!("list the images of {repository}"), why }),
     };
     for tag in listed.lines() {
-        let is_ours = tag.strip_prefix(repository).is_some_and(|rest| rest.starts_with(':'));
-        if !is_ours || keep.iter().any(|k| tag.starts_with(k.as_str())) {
+        let Some(own) = tag.strip_prefix(repository).and_then(|rest| rest.strip_prefix(':')) else {
+            continue;
+        };
+        if keep.iter().any(|k| own.starts_with(k.as_str())) {
             continue;
         }
         if let Err(why) = ask(context, &["image", "rm", "--no-prune", tag]) {

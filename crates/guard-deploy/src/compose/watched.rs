@@ -14,7 +14,7 @@ pub(crate) struct Watched {
     project: Option<Project>,
     /// By container: the process that it was, and how often it had been restarted.
     before: Option<BTreeMap<String, (i32, u64)>>,
-    /// Containers that were not well when last looked at.
+    /// Containers that were not well at the last look at which any was not.
     ill: Vec<(String, String)>,
     /// Looks since the compose files were read.
     looks: u32,
@@ -52,7 +52,7 @@ impl Watched {
         let project = self.project.insert(project);
         let found = containers(context, project)?;
         let mut faults = Vec::new();
-        self.ill.clear();
+        let mut ill = Vec::new();
         for (name, service) in &project.services {
             let own: Vec<&Container> = found.iter().filter(|c| c.service == *name).collect();
             if own.is_empty() {
@@ -65,10 +65,13 @@ impl Watched {
                     wrong.extend(mounts::stale(context, container));
                 }
                 if !wrong.is_empty() {
-                    self.ill.push((container.id.clone(), container.name.clone()));
+                    ill.push((container.id.clone(), container.name.clone()));
                 }
                 faults.extend(wrong.into_iter().map(|w| format!("{name}: {w}")));
             }
+        }
+        if !ill.is_empty() {
+            self.ill = ill;
         }
         let is_of_project = |c: &&Container| project.services.contains_key(&c.service);
         let now = found.iter().filter(is_of_project).map(|c| (c.id.clone(), (c.pid, c.restarts)));
@@ -126,6 +129,9 @@ fn change_of(c: &Container, before: &BTreeMap<String, (i32, u64)>) -> Option<Str
         Some(&(_, restarts)) if c.restarts > restarts => {
             Some(format!("{} was restarted, {} times so far: a crash loop", c.name, c.restarts))
         }
+        Some(&(pid, _)) if c.is_running() && pid != c.pid && c.restarts > 0 => {
+            Some(format!("{} was started again, {} restarts so far: a crash loop", c.name, c.restarts))
+        }
         Some(&(pid, _)) if c.is_running() && pid != c.pid => Some(format!("{} was started again", c.name)),
         Some(_) => None,
     }
@@ -176,7 +182,9 @@ mod tests {
         let now = container("running", None, 0);
         assert_eq!(change_of(&now, &before(7, 1)), None);
         assert!(change_of(&now, &before(7, 0)).unwrap().contains("crash loop"));
-        assert!(change_of(&now, &before(6, 1)).unwrap().contains("started again"));
+        assert!(change_of(&now, &before(6, 1)).unwrap().contains("crash loop"));
+        let calm = Container { restarts: 0, ..now.clone() };
+        assert!(change_of(&calm, &before(6, 0)).is_some_and(|c| c.ends_with("started again")));
         assert!(change_of(&now, &BTreeMap::new()).unwrap().contains("new"));
     }
 }

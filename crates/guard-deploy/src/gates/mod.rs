@@ -39,10 +39,9 @@ pub(crate) fn tell(
     ports::all(context, validation, &containers, tell)?;
     let mut probes = health.to_vec();
     probes.extend(validation.probes.iter().filter(|p| !health.contains(p)).cloned());
-    // The services say it one by one where the project is known.
-    probes.retain(|p| *p != Probe::Compose || compose.is_none());
     let own = Compose::default();
-    let mut watched = probe::project(&probes, None, &own).map(compose::Watched::new);
+    let pinned = compose.unwrap_or(&own);
+    let mut watched = probes.contains(&Probe::Compose).then(|| compose::Watched::new(pinned));
     for seen in probe::all(context, &probes, watched.as_mut()) {
         let verdict = if seen.ok { Verdict::Pass } else { Verdict::Fail };
         let by_hand = match &seen.probe {
@@ -51,7 +50,7 @@ pub(crate) fn tell(
                 format!("nc -vz {}", quoted(&address.replace(':', " ")).trim_matches('\''))
             }
             Probe::Command { command } => command.clone(),
-            Probe::Compose => compose::by_hand(&own, "ps --all"),
+            Probe::Compose => compose::by_hand(pinned, "ps --all"),
         };
         tell(gate("probe", &seen.probe.to_string(), verdict, seen.evidence, by_hand))?;
     }

@@ -45,6 +45,17 @@ pub enum Line {
         /// The tag of ours that keeps the image, once it has one.
         kept_as: Option<String>,
     },
+    /// What a program answered.
+    Answer {
+        /// Its exit code; `None` where it did not end in time.
+        code: Option<i32>,
+        /// What it printed: neither escaped nor to be shown, only to be read.
+        out: String,
+        /// It printed more.
+        is_cut: bool,
+        /// How it failed, for people.
+        complaint: String,
+    },
     /// Something could not be done; the others were tried.
     Failed {
         /// What.
@@ -71,7 +82,7 @@ pub enum LineError {
 }
 
 /// Bytes of a line at most.
-pub const LONGEST: usize = 64 << 10;
+pub const LONGEST: usize = 256 << 10;
 
 /// Characters of a text at most; the rest is cut.
 const LONGEST_TEXT: usize = 4000;
@@ -105,6 +116,7 @@ pub fn read_line(text: &str) -> Result<Line, LineError> {
                 return Err(LineError::Field(what));
             }
         }
+        Line::Answer { complaint, .. } => tame(complaint),
         Line::Failed { what, why } => [what, why].into_iter().for_each(tame),
         Line::Done => {}
     }

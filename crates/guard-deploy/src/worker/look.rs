@@ -49,6 +49,17 @@ pub enum Look {
         /// A deployment's own probes, which have to answer before, too.
         health: Vec<Probe>,
     },
+    /// Asks a program: one [`Line::Answer`].
+    Ask {
+        /// Its name, looked up in [`super::PATH`].
+        program: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+        /// Variables beside the usual ones.
+        variables: BTreeMap<String, String>,
+        /// It has to be done within, milliseconds.
+        within_ms: u64,
+    },
     /// Says which images run: [`Line::Image`] for each.
     Images {
         /// The environment's project.
@@ -68,9 +79,9 @@ pub enum Look {
     },
     /// Takes tags of ours away; the images go where nothing else holds them.
     Unpin {
-        /// `guardd-keep/ENV`.
+        /// `guardd-keep/ENV`: only tags of it go.
         repository: String,
-        /// Beginnings of the tags that stay.
+        /// Beginnings of the tags that stay, as `ID-`.
         keep: Vec<String>,
     },
 }
@@ -130,6 +141,15 @@ pub(crate) fn tell(context: &Context, look: &Look, out: &mut dyn Write) -> io::R
                 write(out, &Line::Gate(gate))
             })
         }
+        Look::Ask { program, arguments, variables, within_ms } => {
+            let mut command = context.command(program);
+            command.args(arguments).envs(variables);
+            let line = match context.run(&mut command, Duration::from_millis(*within_ms)) {
+                Ok(done) => answer(&done),
+                Err(e) => Line::Failed { what: format!("run {program}"), why: e.to_string() },
+            };
+            write(out, &line)
+        }
         Look::Images { compose } => all(compose::images(context, compose), "tell which images run", out),
         Look::Pin { compose, prefix } => {
             all(compose::pin(context, compose, prefix), "keep the images that run", out)
@@ -138,6 +158,23 @@ pub(crate) fn tell(context: &Context, look: &Look, out: &mut dyn Write) -> io::R
         Look::Unpin { repository, keep } => {
             compose::unpin(context, repository, keep, &mut |line| write(out, &line))
         }
+    }
+}
+
+/// Of an answer so much is passed on, bytes.
+const ANSWER: usize = 16 << 10;
+
+fn answer(done: &crate::bounded::Output) -> Line {
+    let code = match done.end {
+        crate::bounded::End::Exited(code) => Some(code),
+        crate::bounded::End::Late | crate::bounded::End::Stopped => None,
+    };
+    let said = done.out.get(..done.out.len().min(ANSWER)).unwrap_or_default();
+    Line::Answer {
+        code,
+        out: String::from_utf8_lossy(said).into_owned(),
+        is_cut: said.len() < done.out.len(),
+        complaint: done.complaint(),
     }
 }
 

@@ -8,6 +8,7 @@ mod environment;
 mod log;
 mod offline;
 mod restore;
+mod validate;
 mod watch;
 
 use crate::arguments::Command;
@@ -35,6 +36,9 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
         Command::Cancel { environment } => deployment::cancel(ctl, environment),
         Command::Deployments { command, list } => deployment::dispatch(ctl, command, list),
         Command::Check { environment, quick } => environment::check(ctl, environment, quick),
+        Command::Validate { environment, junit, sarif } => {
+            validate::validate(ctl, environment, &validate::Reports { junit, sarif })
+        }
         Command::Diff { place } => environment::diff(ctl, &place),
         Command::Accept { place, reason } => environment::accept(ctl, &place, reason),
         Command::Restore { place, all, from, plan } => restore::restore(ctl, &place, all, from, plan),

@@ -8,6 +8,7 @@ pub(crate) mod backup;
 pub(crate) mod baseline;
 pub(crate) mod deployment;
 pub(crate) mod finding;
+pub(crate) mod gates;
 pub(crate) mod outcome;
 pub(crate) mod path;
 pub(crate) mod reads;

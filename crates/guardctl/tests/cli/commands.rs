@@ -144,6 +144,64 @@ fn check_result(clean: bool, findings: Value, skipped: Value) -> Value {
     }))
 }
 
+fn validate_result(passed: bool, gates: Value) -> Value {
+    result(json!({ "environment": "production", "passed": passed, "gates": gates, "duration_ms": 2_345 }))
+}
+
+fn gate(gate: &str, subject: &str, verdict: &str, evidence: &str, by_hand: &str) -> Value {
+    json!({ "gate": gate, "subject": subject, "verdict": verdict, "evidence": evidence, "by_hand": by_hand })
+}
+
+#[test]
+fn validate() {
+    let good = || {
+        json!([
+            gate("lock", "", "pass", "locked since 2026-11-22, signature good", "guardctl status production"),
+            gate(
+                "service",
+                "web",
+                "pass",
+                "running and healthy; app:1 (0123456789ab)",
+                "docker compose ps --all web"
+            ),
+        ])
+    };
+    both(
+        &Fake::always(move || replies([progress("hashing", 1), validate_result(true, good())])),
+        "validate-ready",
+        &["validate", "production"],
+    );
+    let bad = || {
+        json!([
+            gate("lock", "", "pass", "never locked", "guardctl status production"),
+            gate(
+                "variable",
+                "SECRET_KEY",
+                "fail",
+                "compose reads another value than shell: quotes, `$` or `#`",
+                "grep -c SECRET_KEY .env"
+            ),
+            gate("port", "8080", "unknown", "the kernel's list of sockets cannot be read\nmore", "ss -tlnp"),
+            gate("integrity", "", "waived", "3 differ", "guardctl check production"),
+            gate("new", "thing", "perhaps", "said by a later daemon", ""),
+        ])
+    };
+    let fake = Fake::always(move || reply(validate_result(false, bad())));
+    both(&fake, "validate-not-ready", &["validate"]);
+    let place = tempfile::tempdir().unwrap();
+    let (junit, sarif) = (place.path().join("v.xml"), place.path().join("v.sarif"));
+    let ran = fake.run(&["validate", "--junit", junit.to_str().unwrap(), "--sarif", sarif.to_str().unwrap()]);
+    assert_eq!(ran.code(), 1);
+    assert!(std::fs::read_to_string(junit).unwrap().contains("failures=\"1\" errors=\"2\" skipped=\"1\""));
+    let log: Value = serde_json::from_slice(&std::fs::read(sarif).unwrap()).unwrap();
+    assert_eq!(log["runs"][0]["results"].as_array().unwrap().len(), 3);
+    assert_eq!(fake.run(&["validate", "--junit", "/nonexistent/v.xml"]).code(), 5);
+    // A daemon that says "passed" though a gate does not, or none was looked at, is not believed.
+    let lie = move || reply(validate_result(true, json!([gate("lock", "", "unknown", "?", "")])));
+    assert_eq!(Fake::always(lie).run(&["validate"]).code(), 1);
+    assert_eq!(Fake::always(|| reply(validate_result(true, json!([])))).run(&["validate"]).code(), 1);
+}
+
 #[test]
 fn check() {
     let clean = || replies([progress("read", 1), check_result(true, json!([]), json!([]))]);

@@ -30,12 +30,16 @@ pub(super) fn verified(desk: &mut Desk, phase: Phase) -> Result<String, Fault> {
     for probe in &proves_nothing {
         desk.log.says(&format!("{probe} failed before the deployment, too: what it says proves nothing"));
     }
-    if probes.is_empty() {
+    // Services that were not well before are not expected to be well after going back.
+    let is_ill = |name: &String| name.starts_with("service ") || name.ends_with(&Probe::Compose.to_string());
+    let was_ill = phase == Phase::VerifyRollBack && failed_before.iter().any(is_ill);
+    let compose = compose(desk).filter(|_| !was_ill);
+    if probes.is_empty() && compose.is_none() {
         return Ok("not verified: there is no probe to ask".to_owned());
     }
     let look = Look::Verify {
         probes,
-        compose: compose(desk),
+        compose,
         stable_ms: millis(desk.deploy.stable_for),
         deadline_ms: millis(desk.deploy.deadline),
         interval_ms: millis(ROUND),
@@ -138,7 +142,7 @@ fn repository(desk: &Desk) -> String {
 /// The project, where the environment has one.
 fn compose(desk: &Desk) -> Option<Compose> {
     let asks = desk.deploy.health.contains(&Probe::Compose);
-    asks.then(Compose::default)
+    desk.order.config.compose.clone().or_else(|| asks.then(Compose::default))
 }
 
 /// Runs a child that looks, and hands on what it says.

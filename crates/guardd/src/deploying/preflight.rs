@@ -1,7 +1,9 @@
 //! Before the first step: what must hold, the window, and what would be rolled back to.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guard_api::Known;
 use guard_model::deploy::{Force, Gate, Phase, Verdict};
 use guard_model::ledger::Event;
 use guard_model::{BackupId, BackupKind, RelPath, Severity};
@@ -10,6 +12,7 @@ use guard_store::backup::Pin;
 use super::desk::{Desk, Fault, failed};
 use super::looks;
 use crate::failure::chain;
+use crate::gates::Ways;
 use crate::operations::Work;
 use crate::operations::backup::{Cause, OnNoBackup};
 use crate::ward::Ward;
@@ -54,9 +57,10 @@ fn gates(desk: &mut Desk) -> Result<(), Fault> {
             format!("{} {}", gate.gate, gate.subject)
         };
         let told = format!("{}: {}", verdict_word(gate.verdict), gate.evidence);
-        let ok = gate.verdict.lets_pass();
-        desk.end(Phase::Preflight, Some(&name), since, if ok { Ok(&told) } else { Err(&told) })?;
-        if !ok {
+        // What is skipped stays recorded as failing: a probe that failed before proves nothing afterwards.
+        let outcome = if gate.verdict == Verdict::Pass { Ok(&*told) } else { Err(&*told) };
+        desk.end(Phase::Preflight, Some(&name), since, outcome)?;
+        if !gate.verdict.lets_pass() {
             held_up.push(format!("{name}: {}", gate.evidence));
         }
     }
@@ -89,29 +93,33 @@ fn force_of(gate: &Gate) -> Force {
 /// Everything that must hold, as it is found now.
 fn looked_at(desk: &mut Desk) -> Result<Vec<Gate>, Fault> {
     desk.begin(Phase::Preflight, None)?;
-    let mut gates = Vec::new();
-    if Ward::is_locked(&desk.order.state) {
-        let work = Work::shared();
-        let checked = desk.ask(|reply| Command::Check { quick: false, below: RelPath::root(), work, reply });
-        let (verdict, evidence) = match checked {
-            Ok(result) if result.clean => {
-                (Verdict::Pass, format!("{} files as the baseline has them", result.files))
-            }
-            Ok(result) => {
-                (Verdict::Fail, format!("{} paths differ from the baseline", result.findings.len()))
-            }
-            Err(Fault::Gone) => return Err(Fault::Gone),
-            Err(Fault::Failed(why)) => (Verdict::Unknown, why),
-        };
-        gates.push(Gate {
-            gate: "integrity".to_owned(),
-            subject: String::new(),
-            verdict,
-            evidence,
-            by_hand: format!("guardctl check {}", desk.order.ward.name),
-        });
+    let subject = desk.ask(Command::Gates)?;
+    let stop = Arc::clone(&desk.order.stop);
+    let desk = &*desk;
+    let ways = Ways {
+        check: &mut || {
+            let work = Work::shared();
+            known(desk.ask(|reply| Command::Check { quick: false, below: RelPath::root(), work, reply }))
+        },
+        backups: &mut || known(desk.ask(Command::Backups)),
+        stop: &stop,
+        tell: &mut |_| {},
+    };
+    let gates = crate::gates::all(&subject, ways);
+    if desk.is_cancelled() {
+        return Err(failed("it was cancelled"));
     }
     Ok(gates)
+}
+
+fn known<T>(asked: Result<T, Fault>) -> Result<T, Known> {
+    asked.map_err(|fault| {
+        let message = match fault {
+            Fault::Failed(why) => why,
+            Fault::Gone => "guardd stops".to_owned(),
+        };
+        Known::Failed { message, hint: None }
+    })
 }
 
 /// Unlocks what is locked, for as long as it takes.

@@ -326,7 +326,7 @@ async fn view(warden: &WardenHandle) -> Result<BackupView, Known> {
 }
 
 /// Runs long work on a thread of its own.
-async fn beside<T: Send + 'static>(
+pub(super) async fn beside<T: Send + 'static>(
     environment: &str,
     what: &'static str,
     work: impl FnOnce() -> Result<T, Known> + Send + 'static,

@@ -9,7 +9,7 @@ use guard_api::method::{
     ExportBackup, ExportBaseline, ExportLog, FindValues, GetInfo, GetInfoReply, GetInterfaceDescription,
     GetInterfaceDescriptionReply, InitBackup, ListAlerts, ListBackups, ListBaselines, ListDeployments, Lock,
     Log, PinBackup, PruneBackups, Reads, Reload, Restore, Rollback, ShowAlert, ShowDeployment, Status,
-    StatusReply, Step, Unlock, VerifyBackup, VerifyLog, Watch, Who,
+    StatusReply, Step, Unlock, Validate, VerifyBackup, VerifyLog, Watch, Who,
 };
 use guard_api::{Call, INTERFACE, INTERFACE_IDL, Known, Method, SERVICE, SERVICE_IDL, wire};
 use guard_model::RelPath;
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::authorise::{Authority, Right};
 use super::connection::{HungUp, Out};
-use super::{backups, deployments, reading, streams, values};
+use super::{backups, deployments, reading, streams, validate, values};
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::file_diff::Reader;
@@ -161,6 +161,7 @@ fn right_of(method: &str) -> Option<Right> {
         Status::NAME
         | Check::NAME
         | Diff::NAME
+        | Validate::NAME
         | ListAlerts::NAME
         | ShowAlert::NAME
         | Watch::NAME
@@ -273,6 +274,7 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
             let result = streams::with_progress(wish, &work, OnHangup::Cancel, out).await?;
             Ok(out.last(&Step::result(result)).await?)
         }
+        Validate::NAME => validate::validate(daemon, parameters(call)?, out).await,
         Reload::NAME => {
             let reply = tokio::task::block_in_place(|| (daemon.reload)())?;
             Ok(out.last(&reply).await?)

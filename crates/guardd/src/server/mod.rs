@@ -14,6 +14,7 @@ mod methods;
 mod places;
 mod reading;
 mod streams;
+mod validate;
 mod values;
 
 pub(crate) use authorise::Authority;

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Accept(AcceptWish),
     /// What is needed to make and read backups.
     Backups(Reply<BackupView>),
+    /// What the gates before a deployment are about.
+    Gates(Reply<Box<crate::gates::Subject>>),
     /// Where its sensitive files are.
     Sensitive(Reply<SensitiveView>),
     Restore(RestoreWish),
@@ -159,6 +161,7 @@ impl Warden {
                 let view = self.backup_view();
                 answer(reply, view);
             }
+            Command::Gates(reply) => answer(reply, Ok(Box::new(self.gates()))),
             Command::Sensitive(reply) => {
                 let view = self.sensitive_view();
                 answer(reply, view);

@@ -133,6 +133,26 @@ impl Warden {
         Some(guard_api::Time(crate::operations::now().0.saturating_add(ahead)))
     }
 
+    /// What the gates before a deployment are about.
+    pub(super) fn gates(&self) -> crate::gates::Subject {
+        let root = self.root.as_ref().map_or(self.config.root.as_path(), |r| r.path());
+        crate::gates::Subject {
+            ward: self.ward.clone(),
+            config: self.config.clone(),
+            state: self.state.clone(),
+            root: root.to_owned(),
+            seal: self.seal_state(),
+            recorded: self.deployed_revision(),
+        }
+    }
+
+    /// The commit that the last deployment left, as long as nobody has unlocked since.
+    fn deployed_revision(&self) -> Option<String> {
+        let ended = self.state.deployments.last_done()?.ended.as_ref()?;
+        let is_as_left = self.state.state == LockState::Locked && self.state.since <= Some(ended.at);
+        ended.revision_after.clone().filter(|_| is_as_left)
+    }
+
     pub(super) fn seal_state(&self) -> Option<SealState> {
         let held = self.held.as_ref()?;
         Some(SealState {

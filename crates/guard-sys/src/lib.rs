@@ -26,6 +26,7 @@ pub mod rights;
 pub mod sessions;
 pub mod space;
 pub mod stat;
+pub mod usage;
 pub mod writers;
 pub mod xattr;
 

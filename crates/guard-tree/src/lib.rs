@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod big;
 mod content;
 mod error;
 mod glance;
@@ -22,6 +23,7 @@ mod open_file;
 mod pace;
 mod passage;
 pub mod put_back;
+mod readers;
 mod relink;
 pub mod replica;
 mod root;

@@ -81,6 +81,8 @@ pub(crate) struct Sight {
     pub(crate) mount: Option<u64>,
     /// Who may write to it all the same, where that was asked.
     pub(crate) writers: Option<OpenWriters>,
+    /// It is a file that is to be read later, and this is no word on it.
+    pub(crate) is_put_off: bool,
 }
 
 /// The entry changed while it was looked at.
@@ -104,6 +106,7 @@ pub(crate) struct Observer<'a> {
     reading: CacheUse,
     control: Control<'a>,
     writers: AskWriters,
+    put_off_from: Option<u64>,
     /// What was last heard, kept for a file that cannot be read because it is being written.
     open_writers: Option<OpenWriters>,
 }
@@ -124,6 +127,7 @@ impl<'a> Observer<'a> {
             reading: cache,
             control,
             writers: AskWriters::No,
+            put_off_from: None,
             open_writers: None,
         }
     }
@@ -139,6 +143,12 @@ impl<'a> Observer<'a> {
         self.source_of(content);
         let sight = self.persist(|this| this.look(dir, name, content));
         Sight { writers: self.open_writers.take(), ..sight }
+    }
+
+    /// From now on, files that are to be read and have this many bytes or more are put off: [`Observer::child`] says so
+    /// and reads nothing.
+    pub(crate) fn put_off(&mut self, from: Option<u64>) {
+        self.put_off_from = from;
     }
 
     /// Looks at what `handle` stands on.
@@ -181,6 +191,9 @@ impl<'a> Observer<'a> {
                 Err(e) => return Ok(Sight::missing("stat", &e)),
             };
             if before.kind == FileType::RegularFile {
+                if self.put_off_from.is_some_and(|from| before.size >= from) {
+                    return Ok(Sight::put_off(&before));
+                }
                 match open::child(dir, name, How::Read) {
                     Ok(file) => return self.file(file.as_fd(), &before),
                     Err(e) => refusal(&e, &before)?,
@@ -321,7 +334,7 @@ impl Sight {
         match entry_of(stat) {
             Some(entry) => {
                 let entry = Entry { target, xattrs, sha256, ..entry };
-                Self { observed: Observed::Present(entry), mount: Some(stat.mount), writers: None }
+                Self::seen(Observed::Present(entry), Some(stat.mount))
             }
             None => Self::unreadable(Some(stat), xattrs, "unknown kind of file".to_owned()),
         }
@@ -329,7 +342,16 @@ impl Sight {
 
     fn unreadable(stat: Option<&Stat>, xattrs: Vec<(Vec<u8>, Vec<u8>)>, why: String) -> Self {
         let entry = stat.and_then(entry_of).map(|e| Entry { xattrs, ..e });
-        Self { observed: Observed::Unreadable { entry, why }, mount: stat.map(|s| s.mount), writers: None }
+        Self::seen(Observed::Unreadable { entry, why }, stat.map(|s| s.mount))
+    }
+
+    pub(crate) fn seen(observed: Observed, mount: Option<u64>) -> Self {
+        Self { observed, mount, writers: None, is_put_off: false }
+    }
+
+    fn put_off(stat: &Stat) -> Self {
+        let observed = Observed::Unreadable { entry: entry_of(stat), why: "not read yet".to_owned() };
+        Self { is_put_off: true, ..Self::seen(observed, Some(stat.mount)) }
     }
 
     /// Nothing could be seen: because nothing is there, or because of `e`.
@@ -339,7 +361,7 @@ impl Sight {
         } else {
             Observed::Unreadable { entry: None, why: why(step, e) }
         };
-        Self { observed, mount: None, writers: None }
+        Self::seen(observed, None)
     }
 }
 
@@ -357,7 +379,7 @@ fn as_expected(stat: &Stat, expected: &Entry) -> Option<Sight> {
     let now = Entry { xattrs: expected.xattrs.clone(), ..now };
     let known = Entry { sha256: now.sha256, ..expected.clone() };
     let unchanged = now == known && !needs_content(Some(expected), &now);
-    unchanged.then_some(Sight { observed: Observed::Present(now), mount: Some(stat.mount), writers: None })
+    unchanged.then(|| Sight::seen(Observed::Present(now), Some(stat.mount)))
 }
 
 fn writers_of(file: BorrowedFd<'_>) -> Option<OpenWriters> {

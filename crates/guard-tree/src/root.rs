@@ -149,7 +149,7 @@ impl Root {
         let Some(parent) = path.parent() else {
             return match self.open_beneath(path, How::LocateDirectory) {
                 Ok(handle) if stat::of(handle.as_fd()).is_ok_and(|s| s.nlink == 0) => {
-                    Sight { observed: Observed::Absent, mount: None, writers: None }
+                    Sight::seen(Observed::Absent, None)
                 }
                 Ok(handle) => observer.handle(handle.as_fd(), content),
                 Err(e) => Sight::missing("open", &e),

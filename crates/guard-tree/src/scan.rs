@@ -1,5 +1,6 @@
 //! Looking at a whole tree.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use guard_model::baseline::{Role, Totals};
@@ -51,7 +52,9 @@ pub struct Progress {
 pub struct ScanOptions<'a> {
     /// What to do with content.
     pub content: ScanContent,
-    /// Threads to work on it; 0 counts as 1. Each takes one directory at a time.
+    /// Threads to work on it; 0 counts as 1. Each takes one directory, or one big file, at a time. While what is
+    /// asked for has to come from a disk, and there is more than one and no pace, more are added: a disk answers many
+    /// readers at once.
     pub workers: usize,
     /// `Some`: read at most this fast, with idle disk priority, and leave the page
     /// cache as it was found. `None`: as fast as possible.
@@ -65,12 +68,13 @@ pub struct ScanOptions<'a> {
 
 /// Who hears what a scan finds. Called from several threads, one directory at a
 /// time each: `enter`, then `found` for every child in byte order of names, then
-/// `leave`, all on one thread, before the same thread takes another directory.
+/// `leave`. Big files are read by whichever thread is free: they come after the other children of their
+/// directory, in any order, and with them the rest of their directory's calls may come from another thread.
 /// Directories come in no particular order, but each after its parent.
 pub trait Visitor: Sync {
     /// What the visitor keeps for a directory while it is being looked at, such as the
     /// baseline's children of it.
-    type Dir;
+    type Dir: Send;
 
     /// The children of `dir` come next. They have been listed; a directory that
     /// could not be listed is never entered but comes in [`ScanReport::skipped`].
@@ -78,7 +82,7 @@ pub trait Visitor: Sync {
 
     /// What should be at `path`, asked for regular files in
     /// [`ScanContent::WhereDiffers`] only. `None`: nothing, so that it is read.
-    fn expected(&self, dir: &Self::Dir, path: &RelPath) -> Option<Entry>;
+    fn expected<'v>(&'v self, dir: &'v Self::Dir, path: &RelPath) -> Option<Cow<'v, Entry>>;
 
     /// `path` was observed. The directory that the scan started from is reported
     /// first of all, within its own `enter`; every other path within its parent's.

@@ -2,6 +2,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// A stack of tasks. It is done when it is empty and nobody works on a task that
 /// could put more on it.
@@ -13,6 +14,8 @@ pub(crate) struct Stack<T> {
 
 #[derive(Debug)]
 struct State<T> {
+    /// Taken before all others.
+    first: Vec<T>,
     tasks: Vec<T>,
     busy: usize,
     stopped: bool,
@@ -24,7 +27,7 @@ pub(crate) struct Busy<'s, T>(&'s Stack<T>);
 
 impl<T> Default for Stack<T> {
     fn default() -> Self {
-        let state = State { tasks: Vec::new(), busy: 0, stopped: false };
+        let state = State { first: Vec::new(), tasks: Vec::new(), busy: 0, stopped: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -32,6 +35,12 @@ impl<T> Default for Stack<T> {
 impl<T> Stack<T> {
     pub(crate) fn push(&self, task: T) {
         self.lock().tasks.push(task);
+        self.changed.notify_one();
+    }
+
+    /// What takes long: it is begun before anything else.
+    pub(crate) fn push_first(&self, task: T) {
+        self.lock().first.push(task);
         self.changed.notify_one();
     }
 
@@ -43,7 +52,7 @@ impl<T> Stack<T> {
             if state.stopped {
                 return None;
             }
-            if let Some(task) = state.tasks.pop() {
+            if let Some(task) = state.next() {
                 state.busy += 1;
                 return Some((task, Busy(self)));
             }
@@ -52,6 +61,16 @@ impl<T> Stack<T> {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits so long, or until all is done or stopped. How many tasks wait to be taken; `None` once there will be
+    /// none any more.
+    pub(crate) fn watch(&self, so_long: Duration) -> Option<usize> {
+        let state = self.lock();
+        let ends = |state: &mut State<T>| !state.has_ended();
+        let (state, _) =
+            self.changed.wait_timeout_while(state, so_long, ends).unwrap_or_else(PoisonError::into_inner);
+        (!state.has_ended()).then_some(state.first.len() + state.tasks.len())
     }
 
     /// Nobody gets another task.
@@ -66,13 +85,23 @@ impl<T> Stack<T> {
     }
 }
 
+impl<T> State<T> {
+    fn next(&mut self) -> Option<T> {
+        self.first.pop().or_else(|| self.tasks.pop())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stopped || (self.busy == 0 && self.first.is_empty() && self.tasks.is_empty())
+    }
+}
+
 impl<T> Drop for Busy<'_, T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.busy -= 1;
         // What a panic left undone is not done: the others are not to wait for it.
         state.stopped |= thread::panicking();
-        if state.stopped || (state.busy == 0 && state.tasks.is_empty()) {
+        if state.has_ended() {
             self.0.changed.notify_all();
         }
     }
@@ -101,6 +130,30 @@ mod tests {
             }
         });
         assert_eq!(done.into_inner(), (3usize.pow(7) - 1) / 2);
+    }
+
+    #[test]
+    fn what_takes_long_comes_first() {
+        let stack = Stack::default();
+        stack.push(1);
+        stack.push_first(2);
+        stack.push(3);
+        let order: Vec<u32> = std::iter::from_fn(|| stack.take().map(|(task, _)| task)).collect();
+        assert_eq!(order, [2, 3, 1]);
+    }
+
+    #[test]
+    fn who_watches_hears_of_the_end() {
+        let stack = Stack::default();
+        stack.push(1);
+        assert_eq!(stack.watch(Duration::ZERO), Some(1));
+        let taken = stack.take();
+        assert_eq!(stack.watch(Duration::ZERO), Some(0));
+        thread::scope(|s| {
+            let watching = s.spawn(|| stack.watch(Duration::from_secs(60)));
+            drop(taken);
+            assert_eq!(watching.join().unwrap(), None);
+        });
     }
 
     #[test]

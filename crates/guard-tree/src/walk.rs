@@ -3,8 +3,11 @@
 //! Directories wait on one stack. A worker takes the newest, opens it beneath the
 //! root (or beneath the directory that it had before, if that is its parent), lists
 //! it and looks at its entries relative to its handle. At no time does a worker hold more
-//! than two directories open, however deep a tree is.
+//! than two directories open, however deep a tree is; and those whose big files are being read.
+//!
+//! Big files come before directories, each as work of its own: see [`crate::big`].
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,10 +22,12 @@ use guard_sys::priority::set_disk_idle;
 use guard_sys::read::CacheUse;
 use guard_sys::stat::{self, FileType};
 
+use crate::big::{BIG, BigFile, Kept, Waiting};
 use crate::literals::Literals;
 use crate::observe::{AskWriters, Control, Observer, Sight, is_absence, why};
 use crate::pace::{Pace, Throttle};
 use crate::passage::Search;
+use crate::readers;
 use crate::stack::Stack;
 use crate::tally::Tally;
 use crate::{Content, Root, ScanContent, ScanOptions, ScanReport, TreeError, Visitor};
@@ -32,7 +37,13 @@ use crate::{Content, Root, ScanContent, ScanOptions, ScanReport, TreeError, Visi
 const LONGEST_PATH: usize = 64 << 10;
 
 /// The passages of the unprotected part that a directory lies in.
-type Passages = Arc<HashSet<RelPath>>;
+pub(crate) type Passages = Arc<HashSet<RelPath>>;
+
+/// What one thread does at a time.
+enum Job<D> {
+    Directory(Task),
+    Big(BigFile<D>),
+}
 
 /// A directory to be looked at.
 struct Task {
@@ -43,18 +54,19 @@ struct Task {
     /// The mount it lies on.
     mount: Option<u64>,
     /// For the directory that the scan starts from: how it is to be reported itself.
-    start: Option<(Role, Observed)>,
+    start: Option<Box<(Role, Observed)>>,
 }
 
 /// What all workers of a scan have in common.
-struct Scan<'a, V> {
+struct Scan<'a, V: Visitor> {
     root: &'a Root,
     policy: &'a Policy,
     content: ScanContent,
     visitor: &'a V,
     literals: Literals,
     control: Control<'a>,
-    stack: Stack<Task>,
+    stack: Stack<Job<V::Dir>>,
+    puts_off: bool,
     failed: Mutex<Option<TreeError>>,
     report: Mutex<ScanReport>,
 }
@@ -79,6 +91,7 @@ pub(crate) fn walk<V: Visitor>(
             throttle: throttle.as_ref(),
         },
         stack: Stack::default(),
+        puts_off: options.workers > 1,
         failed: Mutex::default(),
         report: Mutex::default(),
     };
@@ -120,52 +133,39 @@ impl<V: Visitor> Scan<'_, V> {
             None => return Ok(false),
         };
         if is_dir && matches!(sight.observed, Observed::Present(_)) && role != Role::WritableTop {
-            let start = Some((role, sight.observed));
-            self.stack.push(Task { path: from.clone(), class, passages, mount: sight.mount, start });
+            let start = Some(Box::new((role, sight.observed)));
+            let task = Task { path: from.clone(), class, passages, mount: sight.mount, start };
+            self.stack.push(Job::Directory(task));
             worker.hand_in();
             return Ok(true);
         }
         let mut dir = self.visitor.enter(from);
         let observed = match sight.observed {
             Observed::Present(e) if e.kind == Kind::File => {
-                let expected = worker.expected(&dir, from, FileType::RegularFile);
+                let mut kept = Kept::Own(&mut dir);
+                let expected = worker.expected(&mut kept, from, FileType::RegularFile);
                 self.root
-                    .sight(from, worker.content(FileType::RegularFile, expected.as_ref()), self.control)
+                    .sight(from, worker.content(FileType::RegularFile, expected.as_deref()), self.control)
                     .observed
             }
             other => other,
         };
-        worker.tell(&mut dir, from.clone(), class, role, observed);
+        worker.tell(&mut Kept::Own(&mut dir), from.clone(), class, role, observed);
         self.visitor.leave(dir, from);
         worker.hand_in();
         Ok(false)
     }
 
     fn work(&self, workers: usize, paced: bool) -> Result<(), TreeError> {
-        let run = || {
-            let cache = if paced {
-                // A wish: without it the pace still holds.
-                if let Err(e) = set_disk_idle() {
-                    tracing::debug!(error = %e, "no idle disk priority for a scan");
-                }
-                CacheUse::LeaveAsFound
-            } else {
-                CacheUse::Ordinary
-            };
-            let mut worker = Worker::new(self, cache);
-            while let Some((task, _busy)) = self.stack.take() {
-                if let Err(e) = worker.directory(task) {
-                    lock(&self.failed).get_or_insert(e);
-                    self.stack.stop();
-                }
-            }
-            worker.hand_in();
-        };
+        let run = || self.run(paced);
         thread::scope(|scope| {
-            for n in 0..workers {
+            let start = |n: usize| {
                 let named = thread::Builder::new().name(format!("scan-{n}"));
-                match named.spawn_scoped(scope, run) {
-                    Ok(_) => {}
+                named.spawn_scoped(scope, run).map(|_| ())
+            };
+            for n in 0..workers {
+                match start(n) {
+                    Ok(()) => {}
                     // Fewer do it too.
                     Err(e) if n > 0 => {
                         tracing::warn!(error = %e, workers = n, "fewer threads for a scan");
@@ -177,14 +177,42 @@ impl<V: Visitor> Scan<'_, V> {
                     }
                 }
             }
+            if workers > 1 && !paced {
+                readers::add(workers, |so_long| self.stack.watch(so_long), start);
+            }
             Ok(())
         })?;
         lock(&self.failed).take().map_or(Ok(()), Err)
     }
+
+    /// What each thread does.
+    fn run(&self, paced: bool) {
+        let cache = if paced {
+            // A wish: without it the pace still holds.
+            if let Err(e) = set_disk_idle() {
+                tracing::debug!(error = %e, "no idle disk priority for a scan");
+            }
+            CacheUse::LeaveAsFound
+        } else {
+            CacheUse::Ordinary
+        };
+        let mut worker = Worker::new(self, cache);
+        while let Some((job, _busy)) = self.stack.take() {
+            let done = match job {
+                Job::Directory(task) => worker.directory(task),
+                Job::Big(file) => worker.big(file),
+            };
+            if let Err(e) = done {
+                lock(&self.failed).get_or_insert(e);
+                self.stack.stop();
+            }
+        }
+        worker.hand_in();
+    }
 }
 
 /// One thread's part in a scan.
-struct Worker<'s, 'a, V> {
+struct Worker<'s, 'a, V: Visitor> {
     scan: &'s Scan<'a, V>,
     observer: Observer<'a>,
     listing: Listing,
@@ -193,6 +221,8 @@ struct Worker<'s, 'a, V> {
     /// The directory that was looked at last.
     last: Option<(RelPath, OwnedFd)>,
     tally: Tally,
+    /// Names of big files in the directory that is gone through.
+    put_off: Vec<Box<[u8]>>,
 }
 
 impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
@@ -204,6 +234,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             second: Listing::default(),
             last: None,
             tally: Tally::default(),
+            put_off: Vec::new(),
         }
     }
 
@@ -214,8 +245,8 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             Err(e) if is_absence(&e) => {
                 // It went away since it was found: with all its children.
                 let mut dir = self.scan.visitor.enter(&path);
-                if let Some((role, _)) = start {
-                    self.tell(&mut dir, path.clone(), class, role, Observed::Absent);
+                if let Some((role, _)) = start.map(|s| *s) {
+                    self.tell(&mut Kept::Own(&mut dir), path.clone(), class, role, Observed::Absent);
                 }
                 self.scan.visitor.leave(dir, &path);
                 return Ok(());
@@ -233,17 +264,43 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             }
         };
         let mut dir = self.scan.visitor.enter(&path);
-        if let Some((role, observed)) = start {
-            self.tell(&mut dir, path.clone(), class, role, observed);
+        if let Some((role, observed)) = start.map(|s| *s) {
+            self.tell(&mut Kept::Own(&mut dir), path.clone(), class, role, observed);
         }
         let listing = std::mem::take(&mut self.listing);
         let here = Here { path: &path, fd: fd.as_fd(), class, passages: passages.as_ref(), mount };
-        let done = listing.iter().try_for_each(|(name, kind)| self.entry(&mut dir, &here, name, kind));
+        self.observer.put_off(self.scan.puts_off.then_some(BIG));
+        let mut kept = Kept::Own(&mut dir);
+        let done = listing.iter().try_for_each(|(name, kind)| self.entry(&mut kept, &here, name, kind));
         self.listing = listing;
         done?;
-        self.scan.visitor.leave(dir, &path);
-        self.last = Some((path, fd));
+        if self.put_off.is_empty() {
+            self.scan.visitor.leave(dir, &path);
+            self.last = Some((path, fd));
+            return Ok(());
+        }
+        let of = Arc::new(Waiting { path, fd, class, passages, mount, dir: Mutex::new(dir) });
+        for name in self.put_off.drain(..) {
+            self.scan.stack.push_first(Job::Big(BigFile { of: Arc::clone(&of), name }));
+        }
+        self.leave_if_last(of);
         Ok(())
+    }
+
+    /// Reads one big file. Whatever stands at its name by now, it is looked at as when its directory was gone through.
+    fn big(&mut self, BigFile { of, name }: BigFile<V::Dir>) -> Result<(), TreeError> {
+        let Waiting { path, fd, class, passages, mount, dir } = &*of;
+        let here = Here { path, fd: fd.as_fd(), class: *class, passages: passages.as_ref(), mount: *mount };
+        self.observer.put_off(None);
+        self.entry(&mut Kept::Shared(dir), &here, &name, FileType::RegularFile)?;
+        self.leave_if_last(of);
+        Ok(())
+    }
+
+    fn leave_if_last(&self, of: Arc<Waiting<V::Dir>>) {
+        if let Some(Waiting { path, dir, .. }) = Arc::into_inner(of) {
+            self.scan.visitor.leave(dir.into_inner().unwrap_or_else(PoisonError::into_inner), &path);
+        }
     }
 
     fn open(&mut self, path: &RelPath) -> io::Result<OwnedFd> {
@@ -257,7 +314,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
 
     fn entry(
         &mut self,
-        dir: &mut V::Dir,
+        dir: &mut Kept<'_, V::Dir>,
         here: &Here<'_>,
         name: &[u8],
         listed: FileType,
@@ -282,7 +339,8 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         let mut is_dir = listed == FileType::Directory;
         self.scan.literals.note(name, is_dir);
         let Some(mut place) = self.place(here, &path, is_dir)? else {
-            self.scan.visitor.passed_over(dir, &path, self.scan.policy.child(here.class, &path, is_dir));
+            let class = self.scan.policy.child(here.class, &path, is_dir);
+            dir.with(|dir| self.scan.visitor.passed_over(dir, &path, class));
             return Ok(());
         };
         if let Some(throttle) = control.throttle {
@@ -290,7 +348,12 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         }
         let expected = self.expected(dir, &path, listed);
         self.observer.ask_writers(self.ask_writers(place.role));
-        let mut sight = self.observer.child(here.fd, name, self.content(listed, expected.as_ref()));
+        let mut sight = self.observer.child(here.fd, name, self.content(listed, expected.as_deref()));
+        drop(expected);
+        if sight.is_put_off {
+            self.put_off.push(name.into());
+            return Ok(());
+        }
         if let Some(kind) = sight.kind() {
             // Replaced by another kind since it was listed?
             if (kind == Kind::Directory) != is_dir {
@@ -301,8 +364,10 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             }
             if kind == Kind::File && listed != FileType::RegularFile {
                 let expected = self.expected(dir, &path, FileType::RegularFile);
-                let content = self.content(FileType::RegularFile, expected.as_ref());
+                let content = self.content(FileType::RegularFile, expected.as_deref());
+                self.observer.put_off(None);
                 sight = self.observer.child(here.fd, name, content);
+                self.observer.put_off(self.scan.puts_off.then_some(BIG));
             }
         }
         if matches!(sight.observed, Observed::Absent) {
@@ -325,7 +390,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         });
         self.tell_writers(dir, &path, &mut sight);
         self.tell(dir, path, place.class, place.role, sight.observed);
-        task.into_iter().for_each(|task| self.scan.stack.push(task));
+        task.into_iter().for_each(|task| self.scan.stack.push(Job::Directory(task)));
         Ok(())
     }
 
@@ -353,9 +418,24 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         search.below(top, class, &mut self.second, &mut self.tally.skipped).map(Arc::new)
     }
 
-    fn expected(&self, dir: &V::Dir, path: &RelPath, listed: FileType) -> Option<Entry> {
+    fn expected<'d>(
+        &self,
+        dir: &'d mut Kept<'_, V::Dir>,
+        path: &RelPath,
+        listed: FileType,
+    ) -> Option<Cow<'d, Entry>>
+    where
+        's: 'd,
+    {
         let asked = self.scan.content == ScanContent::WhereDiffers && listed == FileType::RegularFile;
-        if asked { self.scan.visitor.expected(dir, path) } else { None }
+        let scan = self.scan;
+        match dir {
+            Kept::Own(dir) if asked => scan.visitor.expected(dir, path),
+            Kept::Shared(dir) if asked => {
+                scan.visitor.expected(&lock(dir), path).map(|e| Cow::Owned(e.into_owned()))
+            }
+            _ => None,
+        }
     }
 
     fn content<'e>(&self, listed: FileType, expected: Option<&'e Entry>) -> Content<'e> {
@@ -379,16 +459,23 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         }
     }
 
-    fn tell_writers(&self, dir: &mut V::Dir, path: &RelPath, sight: &mut Sight) {
+    fn tell_writers(&self, dir: &mut Kept<'_, V::Dir>, path: &RelPath, sight: &mut Sight) {
         let Some(writers) = sight.writers.take() else { return };
         if let Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } = &sight.observed {
-            self.scan.visitor.writers(dir, path, (e.dev, e.ino), writers);
+            dir.with(|dir| self.scan.visitor.writers(dir, path, (e.dev, e.ino), writers));
         }
     }
 
-    fn tell(&mut self, dir: &mut V::Dir, path: RelPath, class: Class, role: Role, observed: Observed) {
+    fn tell(
+        &mut self,
+        dir: &mut Kept<'_, V::Dir>,
+        path: RelPath,
+        class: Class,
+        role: Role,
+        observed: Observed,
+    ) {
         self.tally.count(role, &observed, self.scan.control.progress);
-        self.scan.visitor.found(dir, path, class, role, observed);
+        dir.with(|dir| self.scan.visitor.found(dir, path, class, role, observed));
     }
 
     /// Adds what this worker counted to the report.

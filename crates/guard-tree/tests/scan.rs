@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -222,6 +223,30 @@ fn a_wish_to_stop_is_heard_within_a_file() {
 }
 
 #[test]
+fn big_files_are_found_like_others_whoever_reads_them() {
+    let top = tree(&["a/one", "a/two", "b/", "c/"]);
+    for (name, over) in [("a/big", 0), ("a/more", 1), ("b/big", 2), ("c/x", 3), ("c/y", 4), ("c/z", 5)] {
+        File::create(top.path().join(name)).unwrap().set_len(BIG + over).unwrap();
+    }
+    let root = Root::open(top.path()).unwrap();
+    let by = |workers| {
+        let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
+        let content = ScanContent::All;
+        let options = ScanOptions { content, workers, pace: None, cancel: &cancel, progress: &progress };
+        let visitor = Collect::default();
+        let report = scan(&root, &everything(), &RelPath::root(), &options, &visitor).unwrap();
+        let (entered, left) = (visitor.entered.into_inner().unwrap(), visitor.left.into_inner().unwrap());
+        assert_eq!((entered.len(), &entered), (4, &left));
+        let found: Vec<_> = visitor.found.into_inner().unwrap().into_iter().collect();
+        (found, report.totals, progress.bytes.into_inner())
+    };
+    let one = by(1);
+    assert_eq!(one.0.len(), 12);
+    assert!(one.0.iter().all(|(_, f)| f.entry().kind != Kind::File || f.entry().sha256.is_some()));
+    (0..4).for_each(|_| assert_eq!(by(3), one));
+}
+
+#[test]
 fn a_paced_scan_keeps_to_its_pace() {
     let top = tree(&["a", "b", "c/d"]);
     let root = Root::open(top.path()).unwrap();
@@ -244,7 +269,7 @@ fn a_panic_of_the_visitor_reaches_the_caller() {
     impl guard_tree::Visitor for Panics {
         type Dir = ();
         fn enter(&self, _: &RelPath) {}
-        fn expected(&self, (): &(), _: &RelPath) -> Option<guard_model::Entry> {
+        fn expected<'v>(&'v self, (): &'v (), _: &RelPath) -> Option<Cow<'v, guard_model::Entry>> {
             None
         }
         fn found(&self, (): &mut (), path: RelPath, _: Class, _: Role, _: Observed) {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -24,7 +25,7 @@ impl Visitor for Heard {
 
     fn enter(&self, _dir: &RelPath) {}
 
-    fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
+    fn expected<'v>(&'v self, _dir: &'v (), _path: &RelPath) -> Option<Cow<'v, Entry>> {
         None
     }
 

@@ -4,6 +4,7 @@
 //! The warden observes every suspect once more before it becomes a finding;
 //! `check`, which is a question and not an alarm, shows the scan's own word.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -337,16 +338,62 @@ impl<'a> Comparer<'a> {
     }
 }
 
-/// The records of one directory that the scan has not met yet.
-pub(crate) struct Awaited(HashMap<RelPath, BaselineRecord>);
+/// The records of one directory, in the order of their names, which is that of a scan but for big files.
+pub(crate) struct Awaited {
+    records: Vec<Awaiting>,
+    /// Where the next one probably is.
+    next: usize,
+}
+
+/// A record that is waited for.
+struct Awaiting {
+    record: BaselineRecord,
+    /// As it should be read from disk.
+    on_disk: Entry,
+    is_met: bool,
+}
+
+impl Awaited {
+    fn position(&self, path: &RelPath) -> Option<usize> {
+        if self.records.get(self.next).is_some_and(|a| a.record.path == *path) {
+            return Some(self.next);
+        }
+        self.records.binary_search_by(|a| a.record.path.cmp(path)).ok()
+    }
+
+    fn meet(&mut self, path: &RelPath) -> Option<&Awaiting> {
+        let at = self.position(path)?;
+        self.next = at + 1;
+        let awaiting = self.records.get_mut(at)?;
+        awaiting.is_met = true;
+        Some(awaiting)
+    }
+}
+
+/// Is everything as it should be, in the plainest of all cases? False says nothing.
+fn is_as_expected(on_disk: &Entry, observed: &Observed) -> bool {
+    let Observed::Present(now) = observed else { return false };
+    let content = now.sha256 == on_disk.sha256 || (now.sha256.is_none() && on_disk.sha256.is_some());
+    content
+        && now.ctime == on_disk.ctime
+        && (now.kind, now.mode, now.uid, now.gid, now.size, now.mtime)
+            == (on_disk.kind, on_disk.mode, on_disk.uid, on_disk.gid, on_disk.size, on_disk.mtime)
+        && (now.dev, now.ino, now.nlink, now.rdev, now.flags)
+            == (on_disk.dev, on_disk.ino, on_disk.nlink, on_disk.rdev, on_disk.flags)
+        && now.target == on_disk.target
+        && now.xattrs == on_disk.xattrs
+}
 
 impl Visitor for Comparer<'_> {
     type Dir = Awaited;
 
     fn enter(&self, dir: &RelPath) -> Awaited {
         let read = self.expectation.children(dir).and_then(|mut records| {
+            // A baseline gives them in this order; a backup need not.
+            records.sort_by(|a, b| a.path.cmp(&b.path));
             if *dir == self.from {
-                records.extend(self.expectation.get(dir)?);
+                // A directory's path stands before those of its children.
+                records.splice(..0, self.expectation.get(dir)?);
             }
             Ok(records)
         });
@@ -354,16 +401,21 @@ impl Visitor for Comparer<'_> {
             self.collected().error = Some(e);
             Vec::new()
         });
-        Awaited(records.into_iter().map(|r| (r.path.clone(), r)).collect())
+        let awaiting = |record: BaselineRecord| {
+            let on_disk = self.expectation.on_disk(&record);
+            Awaiting { record, on_disk, is_met: false }
+        };
+        Awaited { records: records.into_iter().map(awaiting).collect(), next: 0 }
     }
 
-    fn expected(&self, dir: &Awaited, path: &RelPath) -> Option<Entry> {
-        dir.0.get(path).map(|r| self.expectation.on_disk(r))
+    fn expected<'v>(&'v self, dir: &'v Awaited, path: &RelPath) -> Option<Cow<'v, Entry>> {
+        dir.records.get(dir.position(path)?).map(|a| Cow::Borrowed(&a.on_disk))
     }
 
     fn found(&self, dir: &mut Awaited, path: RelPath, class: Class, _role: Role, observed: Observed) {
-        let difference = match dir.0.remove(&path) {
-            Some(record) => {
+        let difference = match dir.meet(&path) {
+            Some(a) if is_as_expected(&a.on_disk, &observed) => None,
+            Some(Awaiting { record, .. }) => {
                 let now_dir = matches!(&observed, Observed::Present(e) if e.kind == Kind::Directory);
                 if record.entry.kind == Kind::Directory && !now_dir {
                     match self.expectation.all_below(&record.path) {
@@ -371,7 +423,7 @@ impl Visitor for Comparer<'_> {
                         Err(e) => self.collected().error = Some(e),
                     }
                 }
-                self.expectation.of_record(&record, observed)
+                self.expectation.of_record(record, observed)
             }
             None => self.expectation.of_unknown(path, class, observed),
         };
@@ -381,8 +433,6 @@ impl Visitor for Comparer<'_> {
     }
 
     fn leave(&self, dir: Awaited, _path: &RelPath) {
-        for record in dir.0.values() {
-            self.gone(record);
-        }
+        dir.records.iter().filter(|a| !a.is_met).for_each(|a| self.gone(&a.record));
     }
 }

@@ -202,6 +202,11 @@ pub(super) fn put_body(out: &mut Vec<u8>, record: &BaselineRecord) {
 
 /// The inverse of [`put_body`]; `body` must hold nothing else.
 pub(super) fn record(key: Key<'_>, body: &[u8]) -> Decoded<BaselineRecord> {
+    record_at(path_of(key)?, body)
+}
+
+/// The same for a path that is known.
+pub(super) fn record_at(path: RelPath, body: &[u8]) -> Decoded<BaselineRecord> {
     let mut input = Input(body);
     let has = input.byte()?;
     let kinds = input.byte()?;
@@ -228,7 +233,7 @@ pub(super) fn record(key: Key<'_>, body: &[u8]) -> Decoded<BaselineRecord> {
         return Err(Malformed("bytes behind a record"));
     }
     Ok(BaselineRecord {
-        path: path_of(key)?,
+        path,
         role: item_of(&ROLES, kinds >> 4, "an unknown role")?,
         sealed: match has & (SEALED | IMMUTABLE) {
             0 => Seal::None,

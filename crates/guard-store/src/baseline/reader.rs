@@ -134,7 +134,9 @@ impl Baseline {
                 let (key, body) = row.map_err(|e| self.malformed(block, e))?;
                 // The root stands among its own children, under the empty name.
                 if key.0 == wanted && !key.1.is_empty() {
-                    found.push(codec::record(key, body).map_err(|e| self.malformed(block, e))?);
+                    let path = dir.join(key.1).map_err(|_| Malformed("a name that leaves its directory"));
+                    let record = path.and_then(|path| codec::record_at(path, body));
+                    found.push(record.map_err(|e| self.malformed(block, e))?);
                 }
                 if key.0 > wanted {
                     return Ok(found);

@@ -5,6 +5,7 @@
 //! at its metadata. What is read is compared with the digest that it goes under,
 //! so that a file that changes meanwhile is left out and said, never stored torn.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
@@ -400,8 +401,8 @@ impl Visitor for Taker<'_> {
         }
     }
 
-    fn expected(&self, dir: &Self::Dir, path: &RelPath) -> Option<Entry> {
-        Some(self.expectation?.on_disk(dir.get(path)?))
+    fn expected<'v>(&'v self, dir: &'v Self::Dir, path: &RelPath) -> Option<Cow<'v, Entry>> {
+        Some(Cow::Owned(self.expectation?.on_disk(dir.get(path)?)))
     }
 
     fn found(&self, dir: &mut Self::Dir, path: RelPath, _class: Class, role: Role, observed: Observed) {

@@ -1,5 +1,6 @@
 //! Lock: plan, seal, hash, sign, commit.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -482,7 +483,7 @@ impl Visitor for Recorder<'_> {
 
     fn enter(&self, _dir: &RelPath) {}
 
-    fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
+    fn expected<'v>(&'v self, _dir: &'v (), _path: &RelPath) -> Option<Cow<'v, Entry>> {
         None
     }
 

@@ -1,5 +1,6 @@
 //! The first look of a lock: what is there, and what of it can be sealed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -154,7 +155,7 @@ impl Visitor for Surveyor {
 
     fn enter(&self, _dir: &RelPath) {}
 
-    fn expected(&self, _dir: &(), _path: &RelPath) -> Option<Entry> {
+    fn expected<'v>(&'v self, _dir: &'v (), _path: &RelPath) -> Option<Cow<'v, Entry>> {
         None
     }
 

@@ -1,5 +1,6 @@
 //! What is to be done about each path that differs.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -291,7 +292,7 @@ impl Visitor for WritableFinder {
 
     fn enter(&self, _dir: &RelPath) {}
 
-    fn expected(&self, (): &(), _path: &RelPath) -> Option<Entry> {
+    fn expected<'v>(&'v self, (): &'v (), _path: &RelPath) -> Option<Cow<'v, Entry>> {
         None
     }
 

@@ -1,11 +1,12 @@
 //! Reading no faster than asked.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU8, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use guard_model::baseline::Totals;
+use guard_sys::clock::thread_cpu_micros;
 
 /// The fastest that a paced scan may read. Each entry counts as [`Pace::ENTRY_COST`]
 /// bytes and its content.
@@ -13,20 +14,27 @@ use guard_model::baseline::Totals;
 pub struct Pace {
     /// Bytes per second.
     pub bytes_per_second: NonZeroU64,
+    /// The most of one processor that each worker may use from its beginning on, in percent; over times of rest, more may be
+    /// used for a while.
+    pub most_cpu: NonZeroU8,
 }
 
 impl Pace {
     /// What looking at an entry costs beside reading its content, in bytes of reading.
     pub const ENTRY_COST: u64 = 16 << 10;
 
-    /// The pace at which a tree of this size takes about `duration`.
+    /// A whole processor.
+    pub const WHOLE_CPU: NonZeroU8 = NonZeroU8::new(100).unwrap();
+
+    /// The pace at which a tree of this size takes about `duration`, whatever processor time it takes.
     #[must_use]
     pub fn spread(totals: &Totals, duration: Duration) -> Self {
         let entries = totals.files.saturating_add(totals.directories);
         let cost = totals.bytes.saturating_add(entries.saturating_mul(Self::ENTRY_COST));
         let millis = duration.as_millis().max(1);
         let rate = u64::try_from(u128::from(cost) * 1000 / millis).unwrap_or(u64::MAX);
-        Self { bytes_per_second: NonZeroU64::new(rate).unwrap_or(NonZeroU64::MIN) }
+        let bytes_per_second = NonZeroU64::new(rate).unwrap_or(NonZeroU64::MIN);
+        Self { bytes_per_second, most_cpu: Self::WHOLE_CPU }
     }
 }
 
@@ -58,13 +66,22 @@ impl Throttle {
         let after = |due: u64| due.max(now).saturating_add(cost);
         // Always answered: the closure never gives up.
         let before = self.due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |due| Some(after(due)));
-        let due = Duration::from_nanos(after(before.unwrap_or_default()));
+        let due =
+            Duration::from_nanos(after(before.unwrap_or_default())).max(self.due_by_cpu(thread_cpu_micros()));
         loop {
             let early = due.saturating_sub(self.start.elapsed());
             if early <= AHEAD || cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
                 return;
             }
             sleep(early.min(SLICE));
+        }
+    }
+
+    /// When what a worker has used is due. Each is a thread of its own, made for the scan.
+    fn due_by_cpu(&self, used_micros: u64) -> Duration {
+        match u64::from(self.pace.most_cpu.get()) {
+            100.. => Duration::ZERO,
+            percent => Duration::from_micros(used_micros.saturating_mul(100) / percent),
         }
     }
 }
@@ -78,7 +95,7 @@ mod tests {
     use super::*;
 
     fn pace(n: u64) -> Pace {
-        Pace { bytes_per_second: NonZeroU64::new(n).unwrap() }
+        Pace { bytes_per_second: NonZeroU64::new(n).unwrap(), most_cpu: Pace::WHOLE_CPU }
     }
 
     #[test]
@@ -100,6 +117,22 @@ mod tests {
             }
         });
         assert!(throttle.start.elapsed() >= Duration::from_millis(200) - AHEAD);
+    }
+
+    #[test]
+    fn a_worker_rests_three_times_as_long_as_it_works_at_a_quarter() {
+        let quarter = Pace { most_cpu: NonZeroU8::new(25).unwrap(), ..pace(u64::MAX) };
+        assert_eq!(Throttle::new(quarter).due_by_cpu(500_000), Duration::from_secs(2));
+        assert_eq!(Throttle::new(pace(1)).due_by_cpu(500_000), Duration::ZERO);
+        std::thread::spawn(move || {
+            let throttle = Throttle::new(quarter);
+            while thread_cpu_micros() < 30_000 {
+                throttle.charge(0, None);
+            }
+            assert!(throttle.start.elapsed() >= Duration::from_millis(110) - AHEAD);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

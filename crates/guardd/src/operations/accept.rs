@@ -64,8 +64,9 @@ impl AcceptTask {
         let header =
             self.ward.plan_header(PlanKind::Lock, self.generation, &self.root, &self.by, &self.reason);
         Plan::write(&self.ward.house.state_dir, &header, steps.iter().cloned())?;
-        self.seal_and_commit(accepted, &steps)
-            .map_err(|cause| lock::failed(cause, &self.ward, &self.root, &steps, self.generation))
+        self.seal_and_commit(accepted, &steps).map_err(|cause| {
+            lock::failed(cause, &self.ward, &self.root, steps.iter().cloned(), self.generation)
+        })
     }
 
     /// What each path gets; `None` takes it out.

@@ -105,18 +105,25 @@ impl LockTask {
                 survey = self.survey()?;
             }
         }
-        let steps = survey.steps(self.seal);
-        Plan::write(&self.ward.house.state_dir, &self.plan_header(PlanKind::Lock), steps.iter().cloned())?;
-        match self.seal_and_commit(&survey, &steps) {
+        let header = self.plan_header(PlanKind::Lock);
+        Plan::write(&self.ward.house.state_dir, &header, survey.steps(self.seal))?;
+        match self.seal_and_commit(&survey) {
             Ok(mut done) => {
                 done.warnings.splice(..0, said);
                 Ok(done)
             }
-            Err(cause) => Err(failed(cause, &self.ward, &self.root, &steps, self.generation)),
+            Err(cause) => {
+                let steps = survey.steps(self.seal);
+                Err(failed(cause, &self.ward, &self.root, steps, self.generation))
+            }
         }
     }
 
     fn survey(&self) -> Result<Survey, OperationError> {
+        if self.seal == Seal::None && self.options.outside_links == OutsideLinks::Leave {
+            // Nothing will be changed: what is there is seen when it is read.
+            return Ok(Survey::default());
+        }
         self.work.enter(Phase::Walking, 0);
         let surveyor =
             Surveyor { seal: self.seal, outside_links: self.options.outside_links, found: Mutex::default() };
@@ -143,14 +150,14 @@ impl LockTask {
         }
     }
 
-    fn seal_and_commit(&self, survey: &Survey, steps: &[PlanStep]) -> Result<LockDone, OperationError> {
-        self.work.enter(Phase::Sealing, steps.len() as u64);
+    fn seal_and_commit(&self, survey: &Survey) -> Result<LockDone, OperationError> {
+        self.work.enter(Phase::Sealing, survey.steps(self.seal).count() as u64);
         let mut refused = Refused::default();
-        for step in steps {
+        for step in survey.steps(self.seal) {
             self.work.check_cancelled()?;
             match self.root.set_marks(&step.path, step.identity, step.after())? {
                 MarksSet::NotPermitted => {
-                    refused.modes.insert(step.path.clone());
+                    refused.modes.insert(step.path);
                 }
                 MarksSet::NoFlags(why) => {
                     refused.flags.insert(step.identity.0, why);
@@ -337,7 +344,7 @@ pub(crate) fn failed(
     cause: OperationError,
     ward: &Ward,
     root: &Root,
-    steps: &[PlanStep],
+    steps: impl IntoIterator<Item = PlanStep>,
     generation: u64,
 ) -> OperationError {
     let cleared = || Ok(Plan::clear(&ward.house.state_dir, &ward.name)?);
@@ -352,16 +359,17 @@ pub(crate) fn failed(
 pub(crate) fn undo(
     ward: &Ward,
     root: &Root,
-    steps: &[PlanStep],
+    steps: impl IntoIterator<Item = PlanStep>,
     generation: u64,
 ) -> Result<u64, OperationError> {
-    let mut undone = 0;
+    let (mut undone, mut is_empty) = (0, true);
     for step in steps {
+        is_empty = false;
         if root.set_marks(&step.path, step.identity, step.before())? == MarksSet::Done {
             undone += 1;
         }
     }
-    if !steps.is_empty() {
+    if !is_empty {
         root.to_disk()?;
     }
     guard_store::baseline::discard(&ward.house.state_dir, &ward.name, generation)?;
@@ -459,7 +467,7 @@ impl Recorder<'_> {
                 entry.mode = original.marks.mode;
                 entry.flags = entry.flags & !BINDING | original.marks.flags;
                 if let Some(xattrs) = &original.xattrs {
-                    entry.xattrs.clone_from(xattrs);
+                    entry.xattrs.clone_from(xattrs.as_ref());
                 }
                 record(seal, skip, entry)
             }

@@ -14,6 +14,7 @@ pub(crate) mod drill;
 pub(crate) mod file_diff;
 pub(crate) mod lock;
 pub(crate) mod open_writers;
+mod originals;
 pub(crate) mod recover;
 pub(crate) mod repair;
 pub(crate) mod restore;

@@ -58,7 +58,7 @@ pub(crate) fn recover(
     let how = match (kind, committed) {
         (PlanKind::Lock, true) => "finished: it was committed and complete".to_owned(),
         (PlanKind::Lock, false) => {
-            let undone = lock::undo(ward, root, &steps, plan.header().generation)?;
+            let undone = lock::undo(ward, root, steps.iter().cloned(), plan.header().generation)?;
             format!("undone: the modes and flags of {undone} entries given back")
         }
         (PlanKind::Unlock, true) => {

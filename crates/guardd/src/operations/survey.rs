@@ -13,22 +13,12 @@ use guard_tree::{Glancer, Root, Visitor};
 
 use super::lock::OutsideLinks;
 use super::now;
-
-/// One entry as it was before sealing.
-pub(super) struct Original {
-    pub(super) kind: Kind,
-    pub(super) identity: (u64, u64),
-    pub(super) marks: Marks,
-    pub(super) nlink: u32,
-    pub(super) role: Role,
-    /// The xattrs, where sealing changes them (an access ACL).
-    pub(super) xattrs: Option<Vec<(Vec<u8>, Vec<u8>)>>,
-}
+use super::originals::{Original, Originals};
 
 /// Every protected entry before sealing, and which of them cannot be sealed.
 #[derive(Default)]
 pub(super) struct Survey {
-    pub(super) originals: HashMap<RelPath, Original>,
+    pub(super) originals: Originals,
     pub(super) holds_writable: HashSet<RelPath>,
     pub(super) names_inside: HashMap<(u64, u64), u32>,
     pub(super) entries: u64,
@@ -52,32 +42,31 @@ impl Survey {
     /// is removed between being opened and being looked at is not counted, and either hides the name outside.
     /// What cannot be told is left unsealed.
     pub(super) fn confirm_links(&mut self, root: &Root) {
-        let mut files: BTreeMap<(u64, u64), Vec<RelPath>> = BTreeMap::new();
-        let mut paths: Vec<&RelPath> = self.originals.keys().collect();
-        paths.sort_unstable();
-        for path in paths {
-            let Some(original) = self.originals.get(path) else { continue };
-            if original.kind == Kind::File
-                && is_sealable(original.role)
-                && self.skip(path, original).is_none()
-            {
-                files.entry(original.identity).or_default().push(path.clone());
-            }
-        }
+        let is_to_be_sealed = |path: &RelPath, original: &Original| {
+            original.kind == Kind::File && is_sealable(original.role) && self.skip(path, original).is_none()
+        };
+        let mut names: Vec<Name> = self
+            .originals
+            .iter()
+            .enumerate()
+            .filter(|(_, (path, original))| is_to_be_sealed(path, original))
+            .map(|(at, (_, original))| (original.identity, at))
+            .collect();
+        names.sort_unstable();
         for _ in 0..LINK_LOOKS {
-            files = unsteady(root, files);
-            if files.is_empty() {
+            names = unsteady(root, &self.originals, &names);
+            if names.is_empty() {
                 return;
             }
             std::thread::sleep(SETTLES_IN);
         }
-        self.names_inside.extend(files.into_keys().map(|identity| (identity, 0)));
+        self.names_inside.extend(names.into_iter().map(|(identity, _)| (identity, 0)));
     }
 
     /// The files with names outside the root: device and inode, and their names inside, sorted.
     pub(super) fn linked_outside(&self) -> BTreeMap<(u64, u64), Vec<RelPath>> {
         let mut linked: BTreeMap<(u64, u64), Vec<RelPath>> = BTreeMap::new();
-        for (path, original) in &self.originals {
+        for (path, original) in self.originals.iter() {
             if is_sealable(original.role) && self.skip(path, original) == Some(Skip::HardLinkOutside) {
                 linked.entry(original.identity).or_default().push(path.clone());
             }
@@ -86,35 +75,35 @@ impl Survey {
         linked
     }
 
-    pub(super) fn steps(&self, seal: Seal) -> Vec<PlanStep> {
-        let mut steps: Vec<PlanStep> = self
-            .originals
+    /// What is to be done to seal, sorted by path.
+    pub(super) fn steps(&self, seal: Seal) -> impl Iterator<Item = PlanStep> {
+        self.originals
             .iter()
             .filter(|(path, o)| is_sealable(o.role) && self.skip(path, o).is_none())
-            .map(|(path, o)| PlanStep::new(path.clone(), o.identity, o.marks, o.marks.under(seal)))
+            .map(move |(path, o)| PlanStep::new(path.clone(), o.identity, o.marks, o.marks.under(seal)))
             .filter(|step| step.before() != step.after())
-            .collect();
-        steps.sort_by(|a, b| a.path.cmp(&b.path));
-        steps
     }
 }
+
+/// An inode, and where in the originals one of its names is.
+type Name = ((u64, u64), usize);
 
 /// How often what keeps changing is looked at.
 const LINK_LOOKS: u32 = 3;
 /// Within some milliseconds the kernel may stamp two changes alike: twice the slowest tick.
 const SETTLES_IN: Duration = Duration::from_millis(20);
 
-/// Those of `files` (an inode, and every name found for it) of which two looks cannot say that these are all
-/// its names. Making, moving and removing a name stamps the inode's ctime: where that is one and the same at
+/// Those of `names` (every name found, sorted by inode) of whose inodes two looks cannot say that these are all their
+/// names. Making, moving and removing a name stamps the inode's ctime: where that is one and the same at
 /// every name in both looks, and had settled before the first, nothing happened in between.
-fn unsteady(root: &Root, files: BTreeMap<(u64, u64), Vec<RelPath>>) -> BTreeMap<(u64, u64), Vec<RelPath>> {
+fn unsteady(root: &Root, originals: &Originals, names: &[Name]) -> Vec<Name> {
     let settled_by = now().0.saturating_sub(i64::try_from(SETTLES_IN.as_micros()).unwrap_or(i64::MAX));
     let mut glancer = Glancer::new(root);
-    let mut look = |identity: (u64, u64), paths: &[RelPath]| -> Option<Stamp> {
+    let mut look = |names: &[Name]| -> Option<Stamp> {
         let mut stamp = None;
-        for path in paths {
-            let links = glancer.links(path)?;
-            let is_it = links.identity == identity && usize::try_from(links.count) == Ok(paths.len());
+        for (identity, at) in names {
+            let links = glancer.links(originals.path(*at)?)?;
+            let is_it = links.identity == *identity && usize::try_from(links.count) == Ok(names.len());
             if !is_it || micros(links.ctime) > settled_by || *stamp.get_or_insert(links.ctime) != links.ctime
             {
                 return None;
@@ -122,11 +111,10 @@ fn unsteady(root: &Root, files: BTreeMap<(u64, u64), Vec<RelPath>>) -> BTreeMap<
         }
         stamp
     };
-    let first: Vec<Option<Stamp>> = files.iter().map(|(identity, paths)| look(*identity, paths)).collect();
-    let both = files.into_iter().zip(first);
-    both.filter(|((identity, paths), first)| first.is_none() || look(*identity, paths) != *first)
-        .map(|(file, _)| file)
-        .collect()
+    let files = || names.chunk_by(|a, b| a.0 == b.0);
+    let first: Vec<Option<Stamp>> = files().map(&mut look).collect();
+    let unsteady = files().zip(first).filter(|(names, first)| first.is_none() || look(names) != *first);
+    unsteady.flat_map(|(names, _)| names.iter().copied()).collect()
 }
 
 fn micros(stamp: Stamp) -> i64 {
@@ -146,7 +134,9 @@ pub(super) struct Surveyor {
 
 impl Surveyor {
     pub(super) fn into_survey(self) -> Survey {
-        self.found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let mut survey = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        survey.originals.sort();
+        survey
     }
 }
 
@@ -175,9 +165,9 @@ impl Visitor for Surveyor {
         }
         let marks = Marks::of(&e);
         let changes_acl = sealed(&e, Seal::ReadOnly).xattrs != e.xattrs;
-        let xattrs = changes_acl.then_some(e.xattrs);
+        let xattrs = changes_acl.then(|| Box::new(e.xattrs));
         let original = Original { kind: e.kind, identity, marks, nlink: e.nlink, role, xattrs };
-        survey.originals.insert(path, original);
+        survey.originals.push(path, original);
     }
 
     fn passed_over(&self, _dir: &mut (), path: &RelPath, class: Class) {
@@ -215,8 +205,9 @@ mod tests {
                 role: Role::Protected,
                 xattrs: None,
             };
-            survey.originals.insert(path(text), original);
+            survey.originals.push(path(text), original);
         }
+        survey.originals.sort();
         survey.names_inside.insert(identity, 2);
         survey.confirm_links(root);
         survey

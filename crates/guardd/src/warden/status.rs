@@ -116,6 +116,7 @@ impl Warden {
         all.extend(stuck.map(|(id, why)| format!("deployment {id} needs an operator: {why}")));
         all.extend(self.troubles.all().cloned());
         all.extend(self.left_out.scan_trouble.clone().map(|why| format!("the last scan failed: {why}")));
+        all.extend(self.rehash_trouble());
         all.extend(self.put_back_stops());
         all.extend(self.watch_report.trouble());
         all.extend(self.read_trouble());

@@ -98,8 +98,7 @@ const SETTLES_IN: Duration = Duration::from_millis(20);
 /// every name in both looks, and had settled before the first, nothing happened in between.
 fn unsteady(root: &Root, originals: &Originals, names: &[Name]) -> Vec<Name> {
     let settled_by = now().0.saturating_sub(i64::try_from(SETTLES_IN.as_micros()).unwrap_or(i64::MAX));
-    let mut glancer = Glancer::new(root);
-    let mut look = |names: &[Name]| -> Option<Stamp> {
+    let look = |glancer: &mut Glancer<'_>, names: &[Name]| -> Option<Stamp> {
         let mut stamp = None;
         for (identity, at) in names {
             let links = glancer.links(originals.path(*at)?)?;
@@ -111,10 +110,31 @@ fn unsteady(root: &Root, originals: &Originals, names: &[Name]) -> Vec<Name> {
         }
         stamp
     };
-    let files = || names.chunk_by(|a, b| a.0 == b.0);
-    let first: Vec<Option<Stamp>> = files().map(&mut look).collect();
-    let unsteady = files().zip(first).filter(|(names, first)| first.is_none() || look(names) != *first);
-    unsteady.flat_map(|(names, _)| names.iter().copied()).collect()
+    // Directory by directory, so that each is opened once.
+    let mut files: Vec<&[Name]> = names.chunk_by(|a, b| a.0 == b.0).collect();
+    files.sort_unstable_by_key(|names| names.first().map(|name| name.1));
+    let of_some = |files: &[&[Name]]| -> Vec<Name> {
+        let mut glancer = Glancer::new(root);
+        let first: Vec<Option<Stamp>> = files.iter().map(|names| look(&mut glancer, names)).collect();
+        let both = files.iter().zip(first);
+        both.filter(|(names, first)| first.is_none() || look(&mut glancer, names) != *first)
+            .flat_map(|(names, _)| names.iter().copied())
+            .collect()
+    };
+    let mut found = Vec::new();
+    std::thread::scope(|scope| {
+        let (here, there) = files.split_at(files.len() / 2);
+        match std::thread::Builder::new().name("links".to_owned()).spawn_scoped(scope, || of_some(there)) {
+            Ok(other) => {
+                found = of_some(here);
+                // Of what nobody looked at to the end nothing can be said.
+                found.extend(other.join().unwrap_or_else(|_| there.concat()));
+            }
+            Err(_) => found = of_some(&files),
+        }
+    });
+    found.sort_unstable();
+    found
 }
 
 fn micros(stamp: Stamp) -> i64 {

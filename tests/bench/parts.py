@@ -162,9 +162,9 @@ def baseline(bench: Bench) -> str:
 
         tasks = {"floor": lambda: floor("record"), "guardd lock, without seal and backup": lock}
         tasks |= {peer.name: peer.baseline for peer in others}
-        slow = frozenset(peer.name for peer in others if peer.slow)
         floor("record")
-        series = interleaved(min(bench.rounds, 3), tasks, lambda: floor("check"), slow, bench.say)
+        once = frozenset(peer.name for peer in others)
+        series = interleaved(min(bench.rounds, 3), tasks, lambda: floor("check"), once, bench.say)
     return ratios(f"baseline of `{tree.name}`, {tree.files:,} files", series, "floor") + bench.missing()
 
 

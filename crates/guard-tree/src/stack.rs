@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(crate) struct Stack<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// For those who wait for nothing but the end: a task is not to wake them instead of somebody who takes it.
+    ended: Condvar,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct Busy<'s, T>(&'s Stack<T>);
 impl<T> Default for Stack<T> {
     fn default() -> Self {
         let state = State { first: Vec::new(), tasks: Vec::new(), busy: 0, stopped: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), ended: Condvar::new() }
     }
 }
 
@@ -69,7 +71,7 @@ impl<T> Stack<T> {
         let state = self.lock();
         let ends = |state: &mut State<T>| !state.has_ended();
         let (state, _) =
-            self.changed.wait_timeout_while(state, so_long, ends).unwrap_or_else(PoisonError::into_inner);
+            self.ended.wait_timeout_while(state, so_long, ends).unwrap_or_else(PoisonError::into_inner);
         (!state.has_ended()).then_some(state.first.len() + state.tasks.len())
     }
 
@@ -77,6 +79,7 @@ impl<T> Stack<T> {
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -103,6 +106,7 @@ impl<T> Drop for Busy<'_, T> {
         state.stopped |= thread::panicking();
         if state.has_ended() {
             self.0.changed.notify_all();
+            self.0.ended.notify_all();
         }
     }
 }

@@ -18,6 +18,8 @@ import daemon  # noqa: E402
 import matrix  # noqa: E402
 
 IS_FULL = os.environ.get("GUARDD_TEST_FULL") == "1"
+OLDER = [("fanotify", "6.1"), ("fanotify", "5.10"), ("inotify", "bare")]
+"""What is used where newer calls are not there, and which of them are not."""
 WORKERS_PER_CPU = 2
 """Most of the time a combination waits: for a finding, or for a look."""
 
@@ -35,7 +37,8 @@ def combinations() -> list[matrix.Combination]:
         for c in every
         if c.filesystem == "ext4" or c.state is matrix.State.WATCHED or (c.state, c.backend) == (matrix.State.SEALED, "fanotify")
     ]
-    return every if IS_FULL else sample
+    older = [matrix.Combination("ext4", backend, matrix.State.WATCHED, kernel) for backend, kernel in OLDER]
+    return [*(every if IS_FULL else sample), *older]
 
 
 def pytest_report_header(config):

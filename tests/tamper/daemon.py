@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +25,14 @@ QUIET, LIVELY = "1h", "5s"
 class Daemon:
     """guardd over the directory `root`, as the tests run it: in the foreground, with everything below `work`."""
 
-    def __init__(self, work: Path, root: Path, backend: str, seal: str):
+    def __init__(self, work: Path, root: Path, backend: str, seal: str, kernel: str | None = None):
         self.work, self.root, self.backend, self.seal = work, root, backend, seal
         self.state = work / "state"
         self.said = work / "said"
         self.socket = work / "run/control.sock"
         self.config = work / "guardd.toml"
+        self.kernel = kernel
+        """Which older kernel it believes to run on."""
         self._process: subprocess.Popen | None = None
         self._read: dict[Path, int] = {}
         self.records: list[tuple[float, dict]] = []
@@ -62,9 +65,10 @@ window_default = "1h"
     def spawn(self) -> None:
         """Starts it and goes on at once."""
         with self.said.open("ab") as said:
-            self._process = subprocess.Popen(
-                [BINARIES / "guardd", "run", "--config", self.config], stdin=subprocess.DEVNULL, stdout=said, stderr=said
-            )
+            command = [BINARIES / "guardd", "run", "--config", self.config]
+            if self.kernel:
+                command = [sys.executable, Path(__file__).with_name("older.py"), self.kernel, *command]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
 
     def wait(self) -> None:
         """Until it answers."""

@@ -27,8 +27,8 @@ HEAD = """# The tamper matrix
 Each way to change a protected entry that is known to us, tried on ext4 by `tests/tamper/document.py`, which wrote this page;
 `tests/run tamper` tries the same rows, and the other file systems, and fails where one is missed.
 
-- **guardd**: the time from the end of the change to the fsynced record of the ledger; some 20 ms of it wait until the entry
-  is left alone. *sweep* and *look*: the kernel sends no event; the bound is in [detection.md](detection.md). *who*: the
+- **guardd**: the time from the end of the change to the fsynced record of the ledger. What is not closed, renamed or deleted
+  is left alone for 20 ms first. *sweep* and *look*: the kernel sends no event; the bound is in [detection.md](detection.md). *who*: the
   process that did it was named.
 - **sealed**: the same against `seal = "immutable"`, by root. *refused*: the kernel did not let it happen.
 - **inotifywait**: `inotifywait -m -r`, an event of a change that names the path within a second.

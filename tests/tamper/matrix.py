@@ -58,10 +58,13 @@ class Combination:
     filesystem: str
     backend: str
     state: State
+    kernel: str | None = None
+    """Which older kernel the daemon believes to run on."""
 
     @property
     def name(self) -> str:
-        return f"{self.filesystem}-{self.backend}-{self.state.name.lower()}"
+        older = f"-{self.kernel}" if self.kernel else ""
+        return f"{self.filesystem}-{self.backend}-{self.state.name.lower()}{older}"
 
     def rows(self) -> list[Row]:
         """What can be done here and would be a change."""
@@ -167,7 +170,9 @@ class Run:
         for row in combination.rows():
             row.prepare(sites[row.name])
         seal = "immutable" if combination.state is State.SEALED else "none"
-        self.daemon = Daemon(self.work, self.app, combination.backend, seal)
+        # Where there is no fanotify it is not asked for.
+        asked = "auto" if combination.kernel else combination.backend
+        self.daemon = Daemon(self.work, self.app, asked, seal, combination.kernel)
         self.daemon.configure(QUIET)
         with self.daemon.running():
             self.daemon.call("Lock", reason="test", anyway=True)

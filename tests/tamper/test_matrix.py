@@ -27,7 +27,8 @@ def test_who_did_it_is_named_where_fanotify_tells(results, combination: Combinat
     found, _ = results[combination.name].result()
     told = [r for r in found if r.verdict is Verdict.FOUND and r.seen and r.seen.name == "EVENT"]
     named = [r.row for r in told if r.actor == "verified"]
-    if combination.backend == "inotify":
+    if combination.backend == "inotify" or combination.kernel == "5.10":
+        # Without a handle on the process nobody is named for certain.
         assert not named
     else:
         # The acting process lives until it is found out. A few are found by a walk, which cannot tell.

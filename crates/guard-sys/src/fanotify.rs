@@ -132,6 +132,8 @@ pub enum What {
     Changed,
     /// Nothing but the closing of what was opened for writing: whoever wrote may be another.
     ClosedOnly,
+    /// What was opened for writing was closed, or a name went or moved: nothing more need be on its way.
+    Completed,
     /// A name came, went or moved.
     Named,
     /// The marked directory itself was deleted or moved.
@@ -156,6 +158,9 @@ impl Event {
         match what {
             What::Changed => any(libc::FAN_MODIFY | libc::FAN_ATTRIB | libc::FAN_CLOSE_WRITE),
             What::ClosedOnly => self.mask & !libc::FAN_ONDIR == libc::FAN_CLOSE_WRITE,
+            What::Completed => {
+                any(libc::FAN_CLOSE_WRITE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO)
+            }
             What::Named => {
                 any(libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO)
             }

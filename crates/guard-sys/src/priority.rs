@@ -1,4 +1,4 @@
-//! Standing back for others.
+//! Standing back for others, and going before them.
 
 use std::io;
 
@@ -20,9 +20,32 @@ pub fn set_disk_idle() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lets the calling thread run before others that want the processor (nice -10), for one that has next to nothing to do and
+/// must not be late with it.
+///
+/// # Errors
+/// `EACCES` without `CAP_SYS_NICE` and beyond what `RLIMIT_NICE` allows.
+pub fn go_first() -> io::Result<()> {
+    // On Linux this is the calling thread alone (setpriority(2)).
+    Ok(rustix::process::setpriority_process(None, -10)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_goes_first_alone() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        std::thread::spawn(move || match go_first() {
+            Ok(()) => assert_eq!(nice(), -10),
+            Err(e) => eprintln!("skipped: {e}"),
+        })
+        .join()
+        .unwrap();
+        assert_eq!(nice(), before);
+    }
 
     #[test]
     fn the_thread_has_it_afterwards() {

@@ -36,7 +36,7 @@ pub use error::TreeError;
 pub use glance::{Glance, Glancer, Links};
 pub use links::LinkCounts;
 pub use marks::{MarksSet, WhyNoFlags};
-pub use observe::Content;
+pub use observe::{Content, has_settled};
 pub use pace::Pace;
 pub use put_back::{Desk, Keeper, Placed, PutBack, PutBackError};
 pub use relink::{Leftover, LinkedName};

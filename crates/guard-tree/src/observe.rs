@@ -65,6 +65,8 @@ pub(crate) struct Control<'a> {
     pub(crate) cancel: Option<&'a AtomicBool>,
     pub(crate) progress: Option<&'a Progress>,
     pub(crate) throttle: Option<&'a Throttle>,
+    /// Nobody waits until an entry that changed just now has been left alone: whoever asks looks again.
+    pub(crate) at_once: bool,
 }
 
 impl Control<'_> {
@@ -203,7 +205,7 @@ impl<'a> Observer<'a> {
         if let Content::IfDiffers(expected) = content {
             // The short way for what a sweep does a hundred thousand times.
             match stat::child(dir, name) {
-                Ok(stat) if unsettled_for(stat.ctime).is_none() => {
+                Ok(stat) if self.control.at_once || unsettled_for(stat.ctime).is_none() => {
                     if let Some(sight) = as_expected(&stat, expected) {
                         return Ok(sight);
                     }
@@ -219,7 +221,7 @@ impl<'a> Observer<'a> {
     }
 
     fn located(&mut self, handle: BorrowedFd<'_>, content: Content<'_>) -> Result<Sight, Again> {
-        let stat = match settled(handle) {
+        let stat = match self.stat(handle) {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
         };
@@ -257,6 +259,10 @@ impl<'a> Observer<'a> {
         Ok(Sight::present(&stat, target, xattrs, None))
     }
 
+    fn stat(&self, handle: BorrowedFd<'_>) -> io::Result<Stat> {
+        if self.control.at_once { stat::of(handle) } else { settled(handle) }
+    }
+
     /// Reads an opened file that has to be the one that `before` tells of.
     fn file(&mut self, file: BorrowedFd<'_>, before: &Stat) -> Result<Sight, Again> {
         // Before it is read: what somebody writes and closes meanwhile is seen by what is read.
@@ -264,7 +270,7 @@ impl<'a> Observer<'a> {
             AskWriters::Yes => writers_of(file),
             AskWriters::No => None,
         };
-        let stat = match settled(file) {
+        let stat = match self.stat(file) {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
         };
@@ -411,6 +417,13 @@ pub(crate) fn settled(fd: BorrowedFd<'_>) -> io::Result<Stat> {
         stat = stat::of(fd)?;
     }
     Ok(stat)
+}
+
+/// Did this entry's last change happen long enough ago that a later one shows? What was observed at once and has not
+/// settled is to be observed again.
+#[must_use]
+pub fn has_settled(entry: &Entry) -> bool {
+    unsettled_for(Time { sec: entry.ctime.sec, nsec: entry.ctime.nsec }).is_none()
 }
 
 /// How long until a change at `ctime` has settled, if it has not. A time in the future is

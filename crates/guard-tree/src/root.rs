@@ -140,7 +140,23 @@ impl Root {
         cancel: &AtomicBool,
         progress: &Progress,
     ) -> Observed {
-        let control = Control { cancel: Some(cancel), progress: Some(progress), throttle: None };
+        let control = Control { cancel: Some(cancel), progress: Some(progress), ..Control::default() };
+        self.sight(path, content, control).observed
+    }
+
+    /// The same without waiting until the entry has been left alone. Where it then has not
+    /// [settled](crate::has_settled), a change that comes right after it need not show: look again.
+    #[must_use]
+    pub fn observe_at_once(
+        &self,
+        path: &RelPath,
+        content: Content<'_>,
+        cancel: &AtomicBool,
+        progress: &Progress,
+    ) -> Observed {
+        let at_once = true;
+        let control =
+            Control { cancel: Some(cancel), progress: Some(progress), at_once, ..Control::default() };
         self.sight(path, content, control).observed
     }
 

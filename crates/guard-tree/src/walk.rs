@@ -86,6 +86,7 @@ pub(crate) fn walk<V: Visitor>(
         visitor,
         literals: if from.is_root() { Literals::of(policy) } else { Literals::default() },
         control: Control {
+            at_once: false,
             cancel: Some(options.cancel),
             progress: Some(options.progress),
             throttle: throttle.as_ref(),

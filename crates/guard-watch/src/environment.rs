@@ -235,14 +235,14 @@ impl Shared {
             let mut tree = self.tree();
             let mut nest = batch.nest;
             let (mut root_touched, mut root_moved, mut root_by) = (false, false, None);
-            for (path, Told { news, by }) in batch.paths {
+            for (path, Told { news, by, complete }) in batch.paths {
                 match tree.locate(&path) {
                     Place::Inside(path) if !path.is_root() => {
                         if tree.is_of_interest(&path) {
                             if news == News::Structure || tree.has_failed(&path) {
                                 dirty.insert(path.clone());
                             }
-                            touched.insert(path, by);
+                            touched.insert(path, (by, complete));
                         }
                     }
                     Place::Inside(_) | Place::Above => {
@@ -258,7 +258,7 @@ impl Shared {
                 tree.watch_canaries();
             }
             if root_touched {
-                touched.insert(RelPath::root(), root_by);
+                touched.insert(RelPath::root(), (root_by, false));
                 reasons.extend(root_reason(&tree, root_moved));
             }
             if batch.ended == Some(tree.generation()) {
@@ -269,8 +269,8 @@ impl Shared {
         if batch.overflow {
             reasons.push((GapCause::Overflow, "the queue of events overflowed".to_owned()));
         }
-        for (path, by) in touched {
-            self.say(Hint::Touch { env: self.id, path, actor: by.map(|by| by.actor) });
+        for (path, (by, complete)) in touched {
+            self.say(Hint::Touch { env: self.id, path, actor: by.map(|by| by.actor), complete });
         }
         self.renew(dirty);
         reasons

@@ -278,6 +278,8 @@ impl Reader {
     }
 
     fn run(mut self) {
+        // Who did it may be gone in a moment. Where it is not permitted, it is as quick as it can be.
+        guard_sys::priority::go_first().ok();
         let mut buffer = vec![0; BUFFER];
         loop {
             let mut asked =
@@ -325,7 +327,10 @@ impl Reader {
         };
         let closed_only = event.is(What::ClosedOnly);
         let by = by.map(|actor| By { actor, closed_only });
-        self.inbox.path(path, news, by);
+        match event.is(What::Completed) {
+            true => self.inbox.complete(path, news, by),
+            false => self.inbox.path(path, news, by),
+        }
     }
 
     fn path_of(&self, event: &Event) -> Option<PathBuf> {

@@ -28,6 +28,8 @@ pub enum Hint {
         /// Who did it last, where the kernel tells. Of several that came together the last one
         /// stands for all.
         actor: Option<Arc<Actor>>,
+        /// Whoever wrote it closed it last, or it moved or went: nothing more need be on its way.
+        complete: bool,
     },
     /// A directory whose watches newly stand, on it and on everything below.
     /// What happened in it before is not known: walk it and hash what differs.

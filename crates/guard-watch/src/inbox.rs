@@ -36,11 +36,14 @@ pub(crate) struct Told {
     pub(crate) news: News,
     /// Who changed it last.
     pub(crate) by: Option<By>,
+    /// What came last says that nothing more need be on its way.
+    pub(crate) complete: bool,
 }
 
 impl Told {
-    fn and(&mut self, news: News, by: Option<By>) {
+    fn and(&mut self, news: News, by: Option<By>, complete: bool) {
         self.news = self.news.max(news);
+        self.complete = complete;
         let Some(by) = by else { return };
         if !by.closed_only || self.by.as_ref().is_none_or(|known| known.closed_only) {
             self.by = Some(by);
@@ -122,13 +125,24 @@ impl Inbox {
         drop(held);
     }
 
+    /// Something happened to a path, and may go on.
     pub(crate) fn path(&self, path: PathBuf, news: News, by: Option<By>) {
+        self.tell(path, news, by, false);
+    }
+
+    /// Something that happened to a path is complete: it was closed, moved or deleted.
+    pub(crate) fn complete(&self, path: PathBuf, news: News, by: Option<By>) {
+        self.tell(path, news, by, true);
+    }
+
+    fn tell(&self, path: PathBuf, news: News, by: Option<By>, complete: bool) {
         self.change(|batch| {
             if batch.paths.len() >= Self::PATHS && !batch.paths.contains_key(&path) {
                 batch.paths.clear();
                 batch.overflow = true;
             }
-            batch.paths.entry(path).or_insert(Told { news, by: None }).and(news, by);
+            let told = batch.paths.entry(path).or_insert(Told { news, by: None, complete });
+            told.and(news, by, complete);
         });
     }
 

@@ -76,7 +76,10 @@ impl EventHandler for Reader {
                         self.inbox.canary(canary, self.share);
                     } else if self.interest.has(&path) {
                         // The directories above the root hold much that is not ours.
-                        self.inbox.path(path, news, None);
+                        match is_complete(event.kind) {
+                            true => self.inbox.complete(path, news, None),
+                            false => self.inbox.path(path, news, None),
+                        }
                     }
                 }
             }
@@ -97,6 +100,11 @@ impl Drop for Reader {
 /// one of them: for a change through a mapping it is the only event there is.
 fn is_reading(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+/// Nothing more need be on its way.
+fn is_complete(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)))
 }
 
 fn news_of(kind: EventKind) -> Option<News> {

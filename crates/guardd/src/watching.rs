@@ -27,8 +27,8 @@ impl Listeners {
         // A warden that has ended is the supervisor's business, not the watcher's.
         let tell = |env: &EnvId, message| wardens.get(env).map(|w| w.send(message));
         match hint {
-            Hint::Touch { env, path, actor } => {
-                tell(&env, Message::Touch(path, actor));
+            Hint::Touch { env, path, actor, complete } => {
+                tell(&env, if complete { Message::Touch(path, actor) } else { Message::Stir(path, actor) });
             }
             Hint::Tree { env, path } => {
                 tell(&env, Message::Tree(path));

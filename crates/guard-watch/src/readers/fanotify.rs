@@ -122,6 +122,8 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
+        // Who did it may be gone in a moment. Where it is not permitted, it is as quick as it can be.
+        guard_sys::priority::go_first().ok();
         let mut buffer = vec![0; BUFFER];
         loop {
             let mut asked =

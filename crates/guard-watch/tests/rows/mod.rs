@@ -61,6 +61,7 @@ fn hostile_names_come_through() {
         env: ENV,
         path: guard_model::RelPath::from_bytes(&[name.as_bytes(), b"/", long.as_bytes()].concat()).unwrap(),
         actor: None,
+        complete: false,
     });
 }
 

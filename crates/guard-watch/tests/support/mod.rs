@@ -25,6 +25,11 @@ pub struct Heard {
 
 impl Heard {
     pub fn push(&self, hint: Hint) {
+        // Whether something more is on its way depends on who was quicker.
+        let hint = match hint {
+            Hint::Touch { env, path, actor, .. } => Hint::Touch { env, path, actor, complete: false },
+            other => other,
+        };
         self.hints.lock().unwrap().push(hint);
         self.more.notify_all();
     }
@@ -70,7 +75,7 @@ pub fn rel(text: &str) -> RelPath {
 }
 
 pub fn touch(path: &str) -> Hint {
-    Hint::Touch { env: ENV, path: rel(path), actor: None }
+    Hint::Touch { env: ENV, path: rel(path), actor: None, complete: false }
 }
 
 pub fn tree(path: &str) -> Hint {

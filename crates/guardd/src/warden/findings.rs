@@ -27,6 +27,7 @@ impl Warden {
             self.touches.add(path, Reach::Entry, actor);
         }
         let now_us = guard_sys::clock::boottime_micros();
+        report.unsettled.into_iter().for_each(|path| self.touches.look_again(path, now_us));
         report.read.into_iter().for_each(|path| self.touches.was_read(path, now_us));
         let seen: Vec<RelPath> =
             report.clean.iter().chain(report.differences.iter().map(|(d, _)| &d.path)).cloned().collect();

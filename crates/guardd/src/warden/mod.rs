@@ -71,6 +71,8 @@ pub(crate) enum Message {
     /// A path may have changed.
     /// With who did it, where known.
     Touch(RelPath, Option<Arc<Actor>>),
+    /// The same, and it may be changing still.
+    Stir(RelPath, Option<Arc<Actor>>),
     /// A directory whose watch newly stands.
     Tree(RelPath),
     /// Something was mounted over the root, or above it, with who did it, where known.
@@ -306,6 +308,9 @@ impl Warden {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Touch(path, actor) => self.touches.add(path, Reach::IfReplaced, actor),
+            Message::Stir(path, actor) => {
+                self.touches.await_rest(path, actor, guard_sys::clock::boottime_micros());
+            }
             Message::Tree(path) => self.touches.add(path, Reach::Below, None),
             Message::Mounted(actor) => self.guard.mounted(actor),
             Message::Gap(cause, detail) => self.hints_lost(cause, detail),

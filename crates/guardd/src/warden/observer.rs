@@ -34,6 +34,8 @@ pub(crate) struct Report {
     pub(super) clean: Vec<RelPath>,
     /// Files whose content was read.
     pub(super) read: Vec<RelPath>,
+    /// What was looked at so soon after a change that another one need not show: it is looked at again.
+    pub(super) unsettled: Vec<RelPath>,
     /// What is below directories that are new, gone or replaced: it is to be observed too. What went with its
     /// directory went by the same hand.
     pub(super) suspects: Vec<(RelPath, Option<Arc<Actor>>)>,
@@ -102,11 +104,15 @@ fn observe(view: &View, touched: Touched, work: &Work, report: &mut Report) {
     let found = match known {
         Some(record) => {
             let on_disk = view.expectation.on_disk(&record);
-            let content = match proof {
-                Proof::Metadata => Content::IfDiffers(&on_disk),
-                Proof::Device => Content::ReadFromDevice,
+            let observed = match proof {
+                // What was still changing has been left alone for a moment by now.
+                Proof::Metadata => {
+                    let content = Content::IfDiffers(&on_disk);
+                    view.root.observe_at_once(&path, content, &work.cancel, &work.progress)
+                }
+                Proof::Device => look(view, &path, Content::ReadFromDevice, work),
             };
-            let observed = look(view, &path, content, work);
+            note_unsettled(&path, &observed, report);
             if was_read(&observed) {
                 report.read.push(path.clone());
             }
@@ -131,6 +137,14 @@ fn look(view: &View, path: &RelPath, content: Content<'_>, work: &Work) -> Obser
 
 fn was_read(observed: &Observed) -> bool {
     matches!(observed, Observed::Present(e) if e.sha256.is_some())
+}
+
+fn note_unsettled(path: &RelPath, observed: &Observed, report: &mut Report) {
+    if let Observed::Present(entry) = observed
+        && !guard_tree::has_settled(entry)
+    {
+        report.unsettled.push(path.clone());
+    }
 }
 
 /// Lists what is to be observed below a touched entry that is or was a directory.
@@ -165,7 +179,8 @@ fn unknown(
     work: &Work,
     report: &mut Report,
 ) -> Option<Difference> {
-    let looked = look(view, path, Content::Skip, work);
+    let at_once = |content| view.root.observe_at_once(path, content, &work.cancel, &work.progress);
+    let looked = at_once(Content::Skip);
     let kind = match &looked {
         Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } => Some(e.kind),
         _ => None,
@@ -181,10 +196,11 @@ fn unknown(
     let observed = match kind {
         Some(Kind::File) => {
             report.read.push(path.clone());
-            look(view, path, Content::Read, work)
+            at_once(Content::Read)
         }
         _ => looked,
     };
+    note_unsettled(path, &observed, report);
     view.expectation.of_unknown(path.clone(), class, observed)
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Touched {
 
 #[derive(Debug)]
 struct Waiting {
+    /// Not to be looked at before.
+    due_us: u64,
     reach: Reach,
     proof: Proof,
     actor: Option<Arc<Actor>>,
@@ -56,21 +58,38 @@ impl Touches {
     /// second; its last state always.
     pub(super) const PAUSE_US: u64 = 250_000;
 
+    /// What may be changing still is left alone for so long: within it a file system need not tell two changes apart, and
+    /// most of what writes a file is done.
+    pub(super) const REST_US: u64 = 20_000;
+
     /// Paths handed out at once: bounds the memory and the delay of one batch.
     const BATCH: usize = 1024;
 
     /// Of several who touched a path before it is observed, the last one known is kept.
     pub(super) fn add(&mut self, path: RelPath, reach: Reach, actor: Option<Arc<Actor>>) {
-        self.wait(path, reach, Proof::Metadata, actor);
+        self.wait(path, reach, Proof::Metadata, actor, 0);
+    }
+
+    /// The same for what somebody may be changing still: it is looked at a moment later, or as soon as it is
+    /// [added](Self::add).
+    pub(super) fn await_rest(&mut self, path: RelPath, actor: Option<Arc<Actor>>, now: u64) {
+        self.wait(path, Reach::IfReplaced, Proof::Metadata, actor, now.saturating_add(Self::REST_US));
+    }
+
+    /// What was looked at too soon after a change to show another one.
+    pub(super) fn look_again(&mut self, path: RelPath, now: u64) {
+        self.wait(path, Reach::Entry, Proof::Metadata, None, now.saturating_add(Self::REST_US));
     }
 
     /// What a scan found amiss, or anybody before.
     pub(super) fn suspect(&mut self, path: RelPath) {
-        self.wait(path, Reach::Entry, Proof::Device, None);
+        self.wait(path, Reach::Entry, Proof::Device, None, 0);
     }
 
-    fn wait(&mut self, path: RelPath, reach: Reach, proof: Proof, actor: Option<Arc<Actor>>) {
-        let waiting = self.waiting.entry(path).or_insert(Waiting { reach, proof, actor: None });
+    fn wait(&mut self, path: RelPath, reach: Reach, proof: Proof, actor: Option<Arc<Actor>>, due_us: u64) {
+        let waiting = self.waiting.entry(path).or_insert(Waiting { due_us, reach, proof, actor: None });
+        // The first of many does not wait for the last: it may go on for ever.
+        waiting.due_us = due_us.min(waiting.due_us);
         waiting.reach = reach.max(waiting.reach);
         waiting.proof = proof.max(waiting.proof);
         waiting.actor = actor.or(waiting.actor.take());
@@ -81,14 +100,14 @@ impl Touches {
         self.recent.retain(|_, at| now.saturating_sub(*at) < Self::PAUSE_US);
         let due: Vec<RelPath> = self
             .waiting
-            .keys()
-            .filter(|p| !self.recent.contains_key(*p))
+            .iter()
+            .filter(|(path, waiting)| waiting.due_us <= now && !self.recent.contains_key(*path))
             .take(Self::BATCH)
-            .cloned()
+            .map(|(path, _)| path.clone())
             .collect();
         due.into_iter()
             .filter_map(|path| {
-                let Waiting { reach, proof, actor } = self.waiting.remove(&path)?;
+                let Waiting { reach, proof, actor, .. } = self.waiting.remove(&path)?;
                 Some(Touched { path, reach, proof, actor })
             })
             .collect()
@@ -102,9 +121,12 @@ impl Touches {
     /// When the next path is due: `None` where nothing waits.
     pub(super) fn next_due(&self, now: u64) -> Option<u64> {
         let mut earliest: Option<u64> = None;
-        for path in self.waiting.keys() {
-            let Some(at) = self.recent.get(path) else { return Some(now) };
-            let due = at.saturating_add(Self::PAUSE_US).max(now);
+        for (path, waiting) in &self.waiting {
+            let read_again = self.recent.get(path).map_or(0, |at| at.saturating_add(Self::PAUSE_US));
+            let due = waiting.due_us.max(read_again).max(now);
+            if due == now {
+                return Some(now);
+            }
             earliest = Some(earliest.map_or(due, |e| e.min(due)));
         }
         earliest
@@ -144,6 +166,21 @@ mod tests {
         t.add(path("d"), Reach::Below, None);
         t.add(path("d"), Reach::Entry, None);
         assert_eq!(t.take(0).into_iter().map(|t| t.reach).collect::<Vec<_>>(), [Reach::Below]);
+    }
+
+    #[test]
+    fn what_may_be_changing_is_left_alone_for_a_moment_and_no_longer() {
+        let mut t = Touches::default();
+        t.await_rest(path("f"), None, 1000);
+        t.await_rest(path("f"), None, 15_000);
+        t.await_rest(path("g"), None, 15_000);
+        assert!(taken(&mut t, 15_000).is_empty());
+        assert_eq!(t.next_due(15_000), Some(1000 + Touches::REST_US));
+        // Somebody closed it.
+        t.add(path("g"), Reach::Entry, None);
+        assert_eq!(t.next_due(15_000), Some(15_000));
+        assert_eq!(taken(&mut t, 15_000), [path("g")]);
+        assert_eq!(taken(&mut t, 1000 + Touches::REST_US), [path("f")]);
     }
 
     #[test]

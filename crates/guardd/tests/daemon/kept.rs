@@ -178,3 +178,37 @@ fn what_is_no_group_or_of_another_root_is_refused_and_is_a_gap() {
     fs::write(stage.at("later"), "x").unwrap();
     stage.finding("later");
 }
+
+#[test]
+fn more_than_its_queue_holds_is_a_gap_and_nothing_of_it_is_lost() {
+    let Some((mut stage, manager)) = watched() else { return };
+    let limit = fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    if limit > 100_000 {
+        eprintln!("skipped: the queue holds {limit} events");
+        return;
+    }
+    stage.stop();
+    // Each name is an event of its own, whoever makes it.
+    let noise = stage.at("backend");
+    for n in 0..=limit {
+        let name = noise.join(format!("n{n}"));
+        fs::hard_link(stage.at("compose.yml"), &name).unwrap();
+        fs::remove_file(&name).unwrap();
+    }
+    fs::write(stage.at("backend/app/main.py"), "the change that matters").unwrap();
+    fs::write(stage.at("last"), "x").unwrap();
+    let passed = manager.take();
+    stage.start_as(manager.command_with(&stage, &passed));
+    stage.wait_for_answer();
+    drop(passed);
+    stage.finding("backend/app/main.py");
+    stage.finding("last");
+    assert_eq!(down_gaps(&stage), 1, "{:?}", stage.site().watch.gaps);
+    wait::until_true("the gap to close", || stage.site().watch.gaps.iter().all(|g| g.until.is_some()));
+    assert!(!stage.found_paths().iter().any(|path| path.starts_with("backend/n")));
+    // What is watched by from now on is another group, and it is kept.
+    wait::until_true("the new group in the store", || manager.names().len() == 1);
+    fs::write(stage.at("later"), "x").unwrap();
+    assert_eq!(stage.finding("later").actor.unwrap().pid, std::process::id().cast_signed());
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use guard_config::OnTamper;
 use guard_model::ledger::Event;
 use guard_model::{Actor, Finding, Observed, RelPath, Severity};
 
@@ -29,6 +30,11 @@ impl Warden {
         let now_us = guard_sys::clock::boottime_micros();
         report.unsettled.into_iter().for_each(|path| self.touches.look_again(path, now_us));
         report.read.into_iter().for_each(|path| self.touches.was_read(path, now_us));
+        // In a burst the observer goes on while this is written down. Not where somebody waits for a moment without
+        // observations: a command, or what is to be put back first.
+        if self.deferred.is_empty() && self.config.on_tamper == OnTamper::Alert {
+            self.observe_touched();
+        }
         let seen: Vec<RelPath> =
             report.clean.iter().chain(report.differences.iter().map(|(d, _)| &d.path)).cloned().collect();
         seen.iter().for_each(|path| self.follow_reads_again(path));

@@ -461,7 +461,7 @@ impl Warden {
         }
     }
 
-    fn observe_touched(&mut self) {
+    pub(super) fn observe_touched(&mut self) {
         if self.observing || self.running.is_some() {
             return;
         }

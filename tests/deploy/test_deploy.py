@@ -15,12 +15,12 @@ FULL = os.environ.get("GUARDD_TEST_FULL") == "1"
 
 DEPLOY = f"""steps = [
     {{ name = "copy", run = "cp -r ../releases/$GUARDD_REVISION/. ." }},
-    {{ name = "up", run = "docker compose up --detach --wait" }},
+    {{ name = "up", run = "docker compose up --detach --wait", deadline = "60s" }},
 ]
-rollback = [{{ name = "up", run = "docker compose up --detach --wait" }}]
+rollback = [{{ name = "up", run = "docker compose up --detach --wait", deadline = "60s" }}]
 health = [{{ http = "{URL}", body = "ok" }}, {{ compose = "healthy" }}]
-stable_for = "6s"
-deadline = "40s"
+stable_for = "4s"
+deadline = "16s"
 opens_window = true
 """
 
@@ -69,11 +69,11 @@ TRAPS = {
                                                       restart="always", check=False),
     "failing one-shot migration": compose_file(migrate="exit 3"),
     "missing variable": compose_file().replace("${SECRET_KEY}", "${NEW_KEY:?is not set}"),
-    "healthy, then dead": compose_file(f"(sleep 6; rm /www/health) & {BACKEND}"),
+    "healthy, then dead": compose_file(f"(sleep 5; rm /www/health) & {BACKEND}"),
     "health URL that flaps": compose_file(f"(while true; do sleep 1; rm -f /www/health; sleep 1; echo ok > /www/health; done) & {BACKEND}",
                                           check=False),
 }
-DEFAULT = ("crash loop without a health check", "failing one-shot migration")
+DEFAULT = ("crash loop without a health check",)
 
 
 @pytest.mark.parametrize("trap", TRAPS)
@@ -92,6 +92,7 @@ def test_a_trap_ends_with_the_old_release(deployed, application, release, trap):
     until("every gate", lambda: all(g["verdict"] == "pass" for g in deployed.validate().values()))
 
 
+@pytest.mark.skipif(not FULL, reason="GUARDD_TEST_FULL=1; the verification itself is tested for it")
 def test_a_replaced_bind_mounted_file(deployed, application, release):
     """`up -d` says Running, and the container goes on with the old file."""
     release({"site.conf": "two\n"})

@@ -73,7 +73,7 @@ TRAPS = {
     "health URL that flaps": compose_file(f"(while true; do sleep 1; rm -f /www/health; sleep 1; echo ok > /www/health; done) & {BACKEND}",
                                           check=False),
 }
-DEFAULT = ("crash loop without a health check",)
+DEFAULT = ("failing one-shot migration",)
 
 
 @pytest.mark.parametrize("trap", TRAPS)

@@ -7,6 +7,7 @@
 
 mod desk;
 mod flow;
+mod keep;
 pub(crate) mod log;
 mod looks;
 mod preflight;

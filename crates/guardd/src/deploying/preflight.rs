@@ -6,23 +6,20 @@ use std::time::{Duration, Instant};
 use guard_api::Known;
 use guard_model::deploy::{Force, Gate, Phase, Verdict};
 use guard_model::ledger::Event;
-use guard_model::{BackupId, BackupKind, RelPath, Severity};
-use guard_store::backup::Pin;
+use guard_model::{BackupKind, RelPath, Severity};
 
 use super::desk::{Desk, Fault, failed};
+use super::keep::keep;
 use super::looks;
 use crate::failure::chain;
 use crate::gates::Ways;
 use crate::operations::Work;
 use crate::operations::backup::{Cause, OnNoBackup};
 use crate::ward::Ward;
-use crate::warden::{BackupView, Command, UnlockWish};
+use crate::warden::{Command, UnlockWish};
 
 /// Longer than any deployment: its window ends with it.
 const WINDOW: Duration = Duration::from_secs(30 * 86_400);
-
-/// So many deployments can be rolled back, however many backups are kept.
-const ROLLED_BACK_TO: usize = 3;
 
 /// Brings it to where the first step may run. What fails here has changed nothing of the tree.
 pub(super) fn prepare(desk: &mut Desk) -> Result<(), Fault> {
@@ -191,22 +188,5 @@ fn secure(desk: &mut Desk) -> Result<(), Fault> {
     desk.order.deployment.images_before = images;
     let files = made.made.manifest.totals.files;
     desk.end(Phase::Backup, None, since, Ok(&format!("{files} files in backup {backup}, read back")))?;
-    keep(desk, &view, &backup)
-}
-
-/// What the last deployments would be rolled back to stays, whatever is made after it.
-fn keep(desk: &Desk, view: &BackupView, backup: &BackupId) -> Result<(), Fault> {
-    let past = &desk.order.state.deployments.past;
-    let old = past.iter().rev().filter_map(|d| d.backup.as_ref()).skip(ROLLED_BACK_TO - 1);
-    let pins = std::iter::once((backup, Pin::Keep)).chain(old.map(|old| (old, Pin::Free)));
-    let mut events = Vec::new();
-    for (backup, pin) in pins {
-        // One that is gone needs no pin.
-        if view.vault.backups.set_pinned(backup, pin).unwrap_or(false) {
-            let (backup, pinned) = (backup.clone(), pin == Pin::Keep);
-            events.push(Event::BackupPinned { backup, pinned, by: "guardd".to_owned() });
-        }
-    }
-    desk.tell(events)?;
-    Ok(())
+    keep(desk, &backup)
 }

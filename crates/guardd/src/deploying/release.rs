@@ -8,6 +8,7 @@ use guard_model::ledger::{Event, WindowEnd};
 
 use super::desk::{Desk, Fault, failed};
 use super::flow::Ending;
+use super::keep::keep;
 use super::looks;
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
@@ -97,6 +98,9 @@ pub(super) fn record(desk: &mut Desk) -> Result<Ending, Fault> {
     desk.end(Phase::Relock, None, since, Ok(&told))?;
     let newest = desk.order.ward.house.index().environment_state(&desk.order.ward.name);
     let release = newest.ok().and_then(|state| state.backups.newest).map(|newest| newest.id);
+    if let (Some(release), true) = (&release, locked.is_some()) {
+        keep(desk, release)?;
+    }
     let verified =
         if desk.deploy.health.is_empty() { "not verified: no probe is configured" } else { "verified" };
     let images = looks::images(desk)?;

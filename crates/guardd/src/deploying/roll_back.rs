@@ -135,7 +135,12 @@ fn go_back(desk: &mut Desk, backup: &BackupId, images: &[Image], begun: &[Step])
 /// Every protected path exactly as the backup has it: what was added goes to quarantine.
 fn put_back(desk: &mut Desk, backup: &BackupId) -> Result<(), Fault> {
     let since = Instant::now();
-    let outcome = restore(desk, backup);
+    let outcome = restore(desk, backup).and_then(|told| {
+        // HEAD is back, and git's index still that of the release: it would show all of it as staged. Where the root is
+        // no work tree this fails, which is no trouble.
+        let line = "git -c core.fsmonitor=false -c core.hooksPath=/dev/null reset --quiet";
+        desk.question("index", line).map(|_| told)
+    });
     match &outcome {
         Ok(told) => desk.end(Phase::RollBack, Some("files"), since, Ok(told))?,
         Err(Fault::Gone) => {}

@@ -69,10 +69,15 @@ pub(crate) fn ended(look: Look, d: &Deployment) -> String {
             "everything is as it was before, and verified; guardctl deployments show {} has what was printed\n",
             d.id
         )),
-        "needs-operator" => out.push_str(&format!(
-            "look at it now:\n  guardctl deployments show {0}     what its parts brought, and what was printed\n  guardctl rollback {name}          tries the rollback again\n  guardctl lock {name} --reason …   says that it is right as it is\n",
-            d.id
-        )),
+        "needs-operator" => {
+            out.push_str("look at it now:\n");
+            let mut t = Table::new().indented(2);
+            let mut way = |command: String, what: &str| t.row([command.into(), what.into()]);
+            way(format!("guardctl deployments show {}", d.id), "what its parts brought, and what was printed");
+            way(format!("guardctl rollback {name}"), "tries the rollback again");
+            way(format!("guardctl lock {name} --reason …"), "says that it is right as it is");
+            out.push_str(&t.render(look.paint));
+        }
         _ => {}
     }
     out

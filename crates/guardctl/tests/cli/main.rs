@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed test says where")]
 
 mod commands;
+mod deployments;
 mod evidence;
 mod failures;
 mod fixtures;

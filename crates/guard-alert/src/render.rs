@@ -27,7 +27,18 @@ const ALERTS_REMEMBERED: usize = 256;
 /// matters make it forget that it was ever stopped.
 #[derive(Debug, Default)]
 pub(crate) struct Renderer {
-    shown: BTreeMap<u64, usize>,
+    shown: BTreeMap<u64, Shown>,
+}
+
+/// What was said of an alert's findings.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Each in a line of its own.
+    lines: usize,
+    /// The others.
+    hidden: usize,
+    /// How many others there were when that was said last.
+    said: usize,
 }
 
 type Fields = Vec<(&'static str, String)>;
@@ -67,8 +78,16 @@ impl Renderer {
 
     fn findings(&mut self, record: &Record, alert: u64, level: Level, findings: &[Finding]) -> Vec<Notice> {
         let shown = self.shown.entry(alert).or_default();
-        let room = LINES_PER_ALERT.saturating_sub(*shown);
-        *shown += findings.len().min(room);
+        let room = LINES_PER_ALERT.saturating_sub(shown.lines);
+        shown.lines += findings.len().min(room);
+        let more = findings.len().saturating_sub(room);
+        shown.hidden += more;
+        // However small the steps in which an alert grows: said at first, and whenever it is twice as much.
+        let says_so = more > 0 && shown.hidden >= shown.said.saturating_mul(2);
+        if says_so {
+            shown.said = shown.hidden;
+        }
+        let more = shown.hidden;
         while self.shown.len() > ALERTS_REMEMBERED {
             self.shown.pop_first();
         }
@@ -82,7 +101,7 @@ impl Renderer {
                 Some(Notice { at: f.at, ..notice(record, level, fields, text)? })
             })
             .collect();
-        if let Some(more) = findings.len().checked_sub(room).filter(|&n| n > 0) {
+        if says_so {
             let hint = format!("and {more} more: guardctl alerts show {alert}");
             let fields =
                 vec![("alert", alert.to_string()), ("more", more.to_string()), ("hint", hint.clone())];

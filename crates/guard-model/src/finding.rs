@@ -77,3 +77,13 @@ impl Finding {
         self.change != [Change::Read]
     }
 }
+impl Actor {
+    /// Does what is known of this one hold for `later`, too, which did something to the same path a moment after and had
+    /// ended when it was asked? Process numbers go round before one is used again, which takes longer than a moment.
+    #[must_use]
+    pub fn is_fuller_than(&self, later: &Self) -> bool {
+        self.pid == later.pid
+            && self.confidence == Confidence::Verified
+            && later.confidence != Confidence::Verified
+    }
+}

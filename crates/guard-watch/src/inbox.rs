@@ -45,6 +45,10 @@ impl Told {
         self.news = self.news.max(news);
         self.complete = complete;
         let Some(by) = by else { return };
+        let is_same = |known: &By| known.actor.is_fuller_than(&by.actor);
+        if self.by.as_ref().is_some_and(is_same) {
+            return;
+        }
         if !by.closed_only || self.by.as_ref().is_none_or(|known| known.closed_only) {
             self.by = Some(by);
         }

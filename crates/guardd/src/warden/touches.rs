@@ -92,7 +92,10 @@ impl Touches {
         waiting.due_us = due_us.min(waiting.due_us);
         waiting.reach = reach.max(waiting.reach);
         waiting.proof = proof.max(waiting.proof);
-        waiting.actor = actor.or(waiting.actor.take());
+        let is_same = |known: &Arc<Actor>| actor.as_ref().is_some_and(|later| known.is_fuller_than(later));
+        if !waiting.actor.as_ref().is_some_and(is_same) {
+            waiting.actor = actor.or(waiting.actor.take());
+        }
     }
 
     /// The paths due at `now`.
@@ -158,6 +161,22 @@ mod tests {
         assert_eq!(t.next_due(1000), Some(Touches::PAUSE_US));
         assert_eq!(taken(&mut t, Touches::PAUSE_US), [path("hot")]);
         assert_eq!(t.next_due(Touches::PAUSE_US), None);
+    }
+
+    #[test]
+    fn who_ended_meanwhile_keeps_its_name_and_gives_it_to_nobody() {
+        let actor = |pid, confidence| {
+            let text = format!(r#"{{"pid":{pid},"parents":[],"confidence":"{confidence}"}}"#);
+            serde_json::from_str::<Actor>(&text).map(Arc::new).unwrap()
+        };
+        let mut t = Touches::default();
+        let named = |t: &mut Touches| t.take(0).pop().and_then(|touched| touched.actor).unwrap();
+        t.add(path("f"), Reach::Entry, Some(actor(7, "verified")));
+        t.add(path("f"), Reach::Entry, Some(actor(7, "unknown")));
+        assert_eq!(*named(&mut t), *actor(7, "verified"));
+        t.add(path("f"), Reach::Entry, Some(actor(7, "verified")));
+        t.add(path("f"), Reach::Entry, Some(actor(8, "unknown")));
+        assert_eq!(*named(&mut t), *actor(8, "unknown"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! which also happens when guardd dies.
 
 mod child;
+mod look;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::worker::Spec;
 use child::Listened;
+pub use look::LookError;
 
 /// How children are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

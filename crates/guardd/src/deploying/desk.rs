@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use guard_api::{CallError, Known};
-use guard_deploy::run::{Ended, Job, Runner, Stream};
-use guard_deploy::worker::{Spec, Work as Child};
+use guard_deploy::run::{Ended, Job, LookError, Runner, Stream};
+use guard_deploy::worker::{Line, Spec, Work as Child};
 use guard_model::deploy::{Deploy, Phase, Step};
 use guard_model::ledger::{Event, Record};
 use tokio::sync::oneshot;
@@ -153,19 +153,47 @@ impl Desk {
     }
 
     /// Runs a child as the configured user.
-    pub(super) fn child(
+    fn child(
         &self,
         name: &str,
         work: Child,
         deadline: Duration,
         heard: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<Ended, Fault> {
+        self.with_job(name, work, deadline, |runner, job, stop| {
+            runner.run(job, stop, heard).map_err(|e| failed(chain(&e)))
+        })
+    }
+
+    /// Runs a child that looks at the application as the configured user.
+    pub(super) fn look(
+        &self,
+        name: &str,
+        work: Child,
+        deadline: Duration,
+        heard: &mut dyn FnMut(Line),
+    ) -> Result<(), Fault> {
+        self.with_job(name, work, deadline, |runner, job, stop| {
+            runner.look(job, stop, heard).map_err(|e| match e {
+                LookError::Stopped => failed("it was cancelled"),
+                other => failed(chain(&other)),
+            })
+        })
+    }
+
+    fn with_job<T>(
+        &self,
+        name: &str,
+        work: Child,
+        deadline: Duration,
+        run: impl FnOnce(&Runner, &Job<'_>, &AtomicBool) -> T,
+    ) -> T {
         let spec = Spec { directory: self.order.root.clone(), environment: self.variables(), work };
         let unit = format!("{}{name}", unit_prefix(&self.order.ward.name, self.id()));
         let job = Job { unit: &unit, user: &self.deploy.run_as, spec: &spec, deadline };
         let never = AtomicBool::new(false);
         let stop = if self.goes_back.load(Ordering::Relaxed) { &never } else { &*self.order.stop };
-        self.runner.run(&job, stop, heard).map_err(|e| failed(chain(&e)))
+        run(&self.runner, &job, stop)
     }
 
     /// Ends what a guardd that is gone had started.

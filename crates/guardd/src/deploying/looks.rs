@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use guard_deploy::run::{End, Stream};
-use guard_deploy::worker::line::LONGEST;
-use guard_deploy::worker::{Line, Look, Tag, Work as Child, read_line};
+use guard_deploy::worker::{Line, Look, Tag, Work as Child};
 use guard_model::deploy::{Compose, Image, Phase, Probe};
 
 use super::desk::{Desk, Fault, failed};
@@ -153,42 +151,7 @@ fn look_at(
     deadline: Duration,
     hear: &mut dyn FnMut(Line),
 ) -> Result<(), Fault> {
-    let (mut begun, mut is_done, mut last_words) = (Vec::new(), false, Vec::new());
-    let mut broken = None;
-    let ended = desk.child(name, Child::Look(Box::new(look)), deadline, &mut |stream, piece| {
-        if stream == Stream::Err {
-            let room = 2000_usize.saturating_sub(last_words.len());
-            last_words.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
-            return;
-        }
-        for part in piece.split_inclusive(|b| *b == b'\n') {
-            begun.extend_from_slice(part);
-            if !part.ends_with(b"\n") && begun.len() <= LONGEST {
-                continue;
-            }
-            let line = std::mem::take(&mut begun);
-            match read_line(String::from_utf8_lossy(&line).trim_end()) {
-                Ok(Line::Done) => is_done = true,
-                Ok(line) => hear(line),
-                Err(e) => broken = Some(crate::failure::chain(&e)),
-            }
-        }
-    })?;
-    if let Some(why) = broken {
-        return Err(failed(format!("what a child said cannot be believed: {why}")));
-    }
-    match ended.end {
-        End::Exited(0) if is_done => Ok(()),
-        End::Stopped => Err(failed("it was cancelled")),
-        End::Late => Err(failed(format!("nothing was told within {} s", deadline.as_secs()))),
-        End::Exited(code) => {
-            let words = guard_model::path::escape(String::from_utf8_lossy(&last_words).trim().as_bytes());
-            Err(failed(format!(
-                "looking at the application as {} failed with status {code}: {words}",
-                desk.deploy.run_as
-            )))
-        }
-    }
+    desk.look(name, Child::Look(Box::new(look)), deadline, hear)
 }
 
 fn millis(span: Duration) -> u64 {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import tree
 import varlink
 from linux import until
 from steps import Step
-from world import World
+from world import ENVIRONMENT, World
 
 
 def never_locked(_world: World) -> None:
@@ -159,6 +160,36 @@ def create_backup(world: World) -> dict:
     return result
 
 
+NEW_RELEASE = (
+    "echo release > compose.yml; rm bin/ping; mkdir new; echo x > new/file; chmod 0640 backend/main.py; "
+    "touch -d '2020-09-13 12:26:40.123456789 UTC' compose.yml new/file new backend bin ."
+)
+"""A content, a deletion, an addition, a mode: what the step of a deployment does."""
+DEPLOYS = f"""
+[environments.{ENVIRONMENT}.deploy]
+run_as = "root"
+opens_window = true
+steps = [{{ name = "release", run = {json.dumps(NEW_RELEASE)} }}]
+"""
+
+
+def deploy(world: World) -> dict:
+    ended = world.call("Deploy", revision="v2", reason="a release", force=[])["deployment"]
+    if ended["end"] != "done":
+        raise varlink.Refused("Incomplete", {"left": ended["why"]})
+    return ended
+
+
+def is_deployed(world: World) -> bool:
+    """The last deployment, where one was begun: how it ended, once guardd is done with it."""
+
+    def last() -> dict | None:
+        begun = world.call("ListDeployments", environment=ENVIRONMENT)["deployments"]
+        return {"end": "none"} if not begun else begun[-1] if begun[-1]["end"] else None
+
+    return until("the deployment's end", last)["end"] == "done"
+
+
 def break_links(world: World) -> dict:
     return world.lock(break_links=True)
 
@@ -203,7 +234,7 @@ class Case:
     @property
     def house(self) -> str:
         """What cases share that are configured alike."""
-        return "-".join([self.seal, *re.findall(r"\w+", self.settings)])
+        return "-".join([self.seal, *re.findall(r"\w+", self.settings)])[:40]
 
 
 CASES = [
@@ -218,6 +249,8 @@ CASES = [
          settings='on_tamper = "restore"\n', by_itself=True),
     Case("backup", create_backup, "unlocked", "unlocked", many_backups, generations=(1, 1), settings="backup.keep = 2\n",
          has_happened=is_backed_up),
+    Case("deploy", deploy, "locked", "locked", locked, generations=(1, 2), settings=DEPLOYS, has_happened=is_deployed,
+         moves=frozenset({"compose.yml", "bin/ping"})),
 ]  # fmt: skip
 
 

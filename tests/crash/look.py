@@ -80,7 +80,7 @@ class Look:
         yield from (f"degraded: {trouble}" for trouble in self._troubles(outcome))
         now = self._picture()
         ends = [recording.before if outcome.became == "before" else recording.after]
-        if outcome.fault.lives and not case.is_piecewise and not case.by_itself:
+        if outcome.fault.lives and case.stirs:
             # A link that could not be broken is left, with a warning.
             ends[0] = ends[0] | {path: now[path] for path in case.moves if now[path] == recording.before[path]}
         if case.is_piecewise:
@@ -108,7 +108,9 @@ class Look:
             says = world.lock_file_says()
             yield from (f"the lock file says {says[n]}, status {site[n]}" for n in ("state", "generation") if says[n] != site[n])
         yield from self._alerts(outcome)
-        yield from agreement.of_backups(world, lives=outcome.fault.lives, failed=outcome.fault.lives and outcome.answered != "done")
+        # A deployment is done, too, where its lock failed once and was tried again.
+        failed = outcome.fault.lives and (outcome.answered != "done" or case.name == "deploy")
+        yield from agreement.of_backups(world, lives=outcome.fault.lives, failed=failed)
         yield from agreement.of_quarantine(world, self._taken())
         yield from self._put_back(now, outcome)
         verified = world.call("VerifyLog")["result"]

@@ -16,6 +16,7 @@ import re
 import signal
 import struct
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ AUDIT_ARCH_X86_64 = 0xC000003E
 # include/uapi/linux/fs.h and EXT4's own; what sets inode flags.
 SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
 O_CREAT, O_TRUNC = 0o100, 0o1000
+
+OUTLIVES_SECONDS = 15
+"""So long the program's own children may live after it."""
 
 REGISTERS = struct.Struct("27Q")
 """struct user_regs_struct of x86_64: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax …"""
@@ -118,6 +122,7 @@ class Traced:
         self._world = f"{world}/"
         self._on_step = on_step
         self._armed = False
+        self._others: set[int] = set()
         self._seen: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self.pid = self._start(command, output)
 
@@ -129,6 +134,18 @@ class Traced:
         """Ends it at once; may be called from another thread."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    def _end_others_in_time(self) -> None:
+        """What it started ends by itself when it is gone; the test does not wait for ever for that."""
+
+        def end() -> None:
+            for pid in list(self._others):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+        timer = threading.Timer(OUTLIVES_SECONDS, end)
+        timer.daemon = True
+        timer.start()
 
     def _start(self, command: list[str], output: Path) -> int:
         ready, go = os.pipe()
@@ -154,15 +171,21 @@ class Traced:
         return pid
 
     def run(self) -> int:
-        """Lets it run to its end; the wait status."""
+        """Lets it run to its end, and what it started to theirs; the wait status."""
+        ended = None
         while True:
             try:
                 pid, status = os.waitpid(-1, WALL)
             except ChildProcessError:
-                raise RuntimeError("the traced program is gone") from None
+                if ended is None:
+                    raise RuntimeError("the traced program is gone") from None
+                return ended
+            self._others.add(pid)
             if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+                self._others.discard(pid)
                 if pid == self.pid:
-                    return status
+                    ended, self._armed = status, False
+                    self._end_others_in_time()
                 continue
             if not os.WIFSTOPPED(status):
                 continue

@@ -26,7 +26,10 @@ pub struct Deployment {
     pub revision_before: Option<String>,
     /// What it skips.
     pub force: Vec<Force>,
-    /// It is locked again afterwards.
+    /// It was locked when it began.
+    #[serde(default)]
+    pub locked: bool,
+    /// It is locked afterwards.
     pub relock: bool,
     /// Of a rollback: the backup that it brings back.
     pub to: Option<BackupId>,
@@ -118,7 +121,7 @@ impl Deployments {
     /// Takes in one record of the environment.
     pub fn apply(&mut self, record: &Record) {
         match &record.event {
-            Event::DeploymentStarted { kind, by, reason, revision, force, relock, to } => {
+            Event::DeploymentStarted { kind, by, reason, revision, force, locked, relock, to } => {
                 self.running = Some(Deployment {
                     id: record.seq,
                     kind: *kind,
@@ -128,6 +131,7 @@ impl Deployments {
                     revision: revision.clone(),
                     revision_before: None,
                     force: force.clone(),
+                    locked: *locked,
                     relock: *relock,
                     to: to.clone(),
                     phase: None,
@@ -234,6 +238,7 @@ mod tests {
             reason: "because".into(),
             revision: Some("main".into()),
             force: vec![],
+            locked: true,
             relock: true,
             to: None,
         }

@@ -439,7 +439,10 @@ pub enum Event {
         /// What it skips, because somebody said so.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         force: Vec<Force>,
-        /// It was locked, and is locked again afterwards.
+        /// It was locked when it began.
+        #[serde(default)]
+        locked: bool,
+        /// It is locked afterwards.
         relock: bool,
         /// Of a rollback: the backup that it brings back.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,6 +18,10 @@ use super::{Order, Start, preflight, release, roll_back};
 /// So often a rollback is begun before somebody has to look.
 const ROLLBACKS: u32 = 3;
 
+/// So often a good release is tried to be locked.
+const RELOCKS: u32 = 5;
+const BETWEEN_RELOCKS: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// How a deployment ended, with what there is to know.
 pub(super) struct Ending {
     pub(super) end: DeploymentEnd,
@@ -104,15 +108,24 @@ fn deploy(desk: &mut Desk) -> Result<Ending, Gone> {
 }
 
 /// What was verified is recorded, and what was locked is locked.
-fn finish(desk: &mut Desk) -> Result<Ending, Gone> {
-    match release::record(desk) {
-        Ok(ending) => Ok(ending),
-        Err(Fault::Gone) => Err(Gone),
+pub(super) fn finish(desk: &mut Desk) -> Result<Ending, Gone> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let why = match release::record(desk) {
+            Ok(ending) => return Ok(ending),
+            Err(Fault::Gone) => return Err(Gone),
+            Err(Fault::Failed(why)) => why,
+        };
         // The release is good, and what guards it is not: nobody rolls back for that.
-        Err(Fault::Failed(why)) => {
-            let why = format!("the release was verified, but could not be locked: {why}");
-            Ok(Ending::of(DeploymentEnd::NeedsOperator, why))
+        if tried == RELOCKS {
+            let why = format!("it is verified, but could not be locked: {why}");
+            return Ok(Ending::of(DeploymentEnd::NeedsOperator, why));
         }
+        // A disk that was full for a moment needs nobody.
+        tracing::warn!(environment = desk.order.ward.name, why, "a good release is not locked yet");
+        desk.log.says(&format!("tried again: {why}"));
+        std::thread::sleep(BETWEEN_RELOCKS);
     }
 }
 

@@ -10,6 +10,7 @@ use super::desk::{Desk, Fault, failed};
 use super::flow::Ending;
 use super::keep::keep;
 use super::looks;
+use crate::failure::chain;
 use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::lock::LockOptions;
@@ -83,6 +84,7 @@ pub(super) fn verify(desk: &mut Desk, phase: Phase) -> Result<(), Fault> {
 pub(super) fn record(desk: &mut Desk) -> Result<Ending, Fault> {
     // Whatever is asked from here on comes too late.
     desk.go_back();
+    to_disk(desk)?;
     let since = desk.begin(Phase::Relock, None)?;
     let d = desk.order.deployment.clone();
     let revision_after = revision(desk)?;
@@ -115,14 +117,19 @@ pub(super) fn record(desk: &mut Desk) -> Result<Ending, Fault> {
     })
 }
 
+/// What the steps wrote has to outlive a power cut before the ledger says that it is good.
+fn to_disk(desk: &Desk) -> Result<(), Fault> {
+    let root = desk.ask(Command::Backups)?.root?;
+    root.to_disk().map_err(|e| failed(format!("what the steps wrote may not be on the disk: {}", chain(&e))))
+}
+
 /// Locks what was locked; gives its generation and how many paths changed. `None` where nothing is to be locked.
 pub(super) fn lock_again(desk: &mut Desk, reason: &str) -> Result<Option<(u64, u64)>, Fault> {
     let state = desk.order.ward.house.index().environment_state(&desk.order.ward.name);
     let is_locked = state.is_ok_and(|state| Ward::is_locked(&state));
-    let was_locked = Ward::is_locked(&desk.order.state);
     let d = &desk.order.deployment;
     // Before the first step only what the deployment itself unlocked is its business.
-    let is_wanted = if d.has_acted() { d.relock } else { was_locked };
+    let is_wanted = if d.has_acted() { d.relock } else { d.locked };
     if is_locked || !is_wanted {
         return Ok(None);
     }

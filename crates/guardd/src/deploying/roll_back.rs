@@ -7,7 +7,7 @@ use guard_model::deployments::Deployment;
 use guard_model::{BackupId, RelPath};
 
 use super::desk::{Desk, Fault, failed};
-use super::flow::{Ending, Gone};
+use super::flow::{self, Ending, Gone};
 use super::{looks, preflight, release};
 use crate::operations::Work;
 use crate::warden::{Command, RestoreWish};
@@ -35,14 +35,7 @@ pub(super) fn after(desk: &mut Desk, cause: &str) -> Result<Ending, Gone> {
 pub(super) fn wished(desk: &mut Desk) -> Result<Ending, Gone> {
     let outcome = wish(desk);
     match outcome {
-        Ok(()) => match release::record(desk) {
-            Ok(ending) => Ok(ending),
-            Err(Fault::Gone) => Err(Gone),
-            Err(Fault::Failed(why)) => Ok(Ending::of(
-                DeploymentEnd::NeedsOperator,
-                format!("it is rolled back and verified, but could not be locked: {why}"),
-            )),
-        },
+        Ok(()) => flow::finish(desk),
         Err(Fault::Gone) => Err(Gone),
         Err(Fault::Failed(why)) => Ok(Ending::of(DeploymentEnd::NeedsOperator, why)),
     }

@@ -9,11 +9,12 @@
 //! | break links | anything | each file is whole: copies under temporary names are removed |
 //! | restore | anything | each path is as it was or put back whole: see [`restore::recover`] |
 
+use guard_model::Observed;
 use guard_model::baseline::LockState;
 use guard_model::ledger::Event;
 use guard_model::state::EnvironmentState;
 use guard_store::{Plan, PlanKind, PlanStep, RestoreStep};
-use guard_tree::Root;
+use guard_tree::{Content, Root};
 
 use super::{OperationError, Work, break_links, lock, restore, unlock};
 use crate::comparer::DeviceMap;
@@ -62,11 +63,13 @@ pub(crate) fn recover(
             format!("undone: the modes and flags of {undone} entries given back")
         }
         (PlanKind::Unlock, true) => {
-            let done = unlock::give_back(root, &steps, &Work::default())?;
+            let (ours, others): (Vec<_>, Vec<_>) =
+                steps.iter().cloned().partition(|s| is_as_planned(root, s));
+            let done = unlock::give_back(root, &ours, &Work::default())?;
             format!(
                 "finished: the modes and flags of {} entries given back, {} left as they are",
                 done.restored,
-                done.left.len()
+                done.left.len() + others.len()
             )
         }
         (PlanKind::BreakLinks, _) => break_links::recover(root, &steps)?,
@@ -88,6 +91,15 @@ pub(crate) fn recover(
     events.push(Event::Recovered { operation: operation.to_owned(), how });
     // A restore is committed by what stands in the tree; the lock file says nothing of it.
     Ok(Some(Recovered { events, is_committed: committed && kind != PlanKind::Restore }))
+}
+
+/// Has it the mode that the lock gave it, or already the one that it is to get back? Another is what somebody gave it in
+/// the window meanwhile.
+fn is_as_planned(root: &Root, step: &PlanStep) -> bool {
+    match root.observe(&step.path, Content::Skip) {
+        Observed::Present(now) => [step.mode_before, step.mode_after].contains(&now.mode),
+        _ => true,
+    }
 }
 
 /// The plan's steps with the root's device number of this boot.

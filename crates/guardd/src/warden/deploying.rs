@@ -15,6 +15,7 @@ use guard_model::whose::Marks;
 use super::Warden;
 use super::commands::{Refusal, Reply, answer};
 use crate::deploying::{self, Order, Start};
+use crate::failure::chain;
 use crate::ward::Ward;
 
 /// A deployment that somebody wishes, or the rollback of one.
@@ -58,20 +59,23 @@ impl Warden {
     pub(super) fn begin_deployment(&mut self, wish: DeploymentWish) {
         let started = self.ready_to_deploy(&wish).and_then(|(deploy, to)| {
             let relock = deploy.relock && self.state.baseline.is_some();
-            let records = self.record(vec![Event::DeploymentStarted {
+            let started = Event::DeploymentStarted {
                 kind: wish.kind,
                 by: wish.by,
                 reason: wish.reason,
                 revision: wish.revision.map(|r| r.to_string()),
                 force: wish.force,
+                locked: Ward::is_locked(&self.state),
                 relock,
                 to,
-            }]);
-            // What is not in the ledger is not begun.
-            records.first().map(|record| record.seq).ok_or_else(|| Known::Failed {
-                message: "the ledger cannot be written".to_owned(),
+            };
+            // What is not in the ledger is not begun; nor is it written later, when nobody waits for it.
+            let records = self.ward.append(vec![started]).map_err(|e| Known::Failed {
+                message: chain(&e),
                 hint: Some("make room on the disk that holds the state directory".to_owned()),
-            })
+            })?;
+            self.take_in(&records);
+            Ok(records.first().map_or(0, |record| record.seq))
         });
         match started {
             Ok(id) => {
@@ -149,7 +153,7 @@ impl Warden {
         let name = &self.ward.name;
         if let Some((id, why)) = &self.state.deployments.needs_operator {
             return Err(Known::NeedsOperator {
-                message: format!("deployment {id} could not be rolled back: {why}"),
+                message: format!("deployment {id} needs an operator: {why}"),
                 hint: Some(format!(
                     "`guardctl rollback {name}` tries again; or put it right by hand, and `guardctl lock {name}` says so"
                 )),

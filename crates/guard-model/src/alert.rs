@@ -108,6 +108,13 @@ pub struct Alert {
     pub reviewed: bool,
 }
 
+impl Alert {
+    /// The findings that are still a difference, as far as anybody knows.
+    pub fn standing(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|f| f.is_difference() && !self.settled.contains(&f.path))
+    }
+}
+
 /// A remark on an alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {

@@ -202,9 +202,8 @@ pub(crate) fn program(a: &Actor) -> String {
     known.map_or("a process".to_owned(), |text| safe(text))
 }
 
-fn actor(a: &Actor, t: &mut Table) {
-    let dim = |text: &str| Cell::toned(Tone::Dim, text);
-    let what = program(a);
+/// The process that did it, in a line.
+pub(crate) fn by(a: &Actor) -> String {
     let user = a.uid.map(|u| format!(", {}", users::user(u))).unwrap_or_default();
     let login = match a.login_uid {
         Some(l) if Some(l) != a.uid => format!(", logged in as {}", users::user(l)),
@@ -215,7 +214,12 @@ fn actor(a: &Actor, t: &mut Table) {
         Confidence::Exited => " (it had ended when it was looked at)",
         Confidence::Unknown => " (it had ended before it could be asked who it is)",
     };
-    t.row([dim("by"), format!("{what}, pid {}{user}{login}{doubt}", a.pid).into()]);
+    format!("{}, pid {}{user}{login}{doubt}", program(a), a.pid)
+}
+
+fn actor(a: &Actor, t: &mut Table) {
+    let dim = |text: &str| Cell::toned(Tone::Dim, text);
+    t.row([dim("by"), by(a).into()]);
     if let (Some(exe), Some(_)) = (&a.exe, &a.cmdline) {
         t.row([dim("program"), safe(exe).into()]);
     }

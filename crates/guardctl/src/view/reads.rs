@@ -1,14 +1,13 @@
 //! Who opened or read sensitive files.
 
 use guard_api::method::ReadsReply;
-use guard_api::wire::{Actor, Confidence, Reading};
+use guard_api::wire::{Actor, Reading};
 
 use super::{Look, finding};
 use crate::quantity::{both, counted};
 use crate::safe::{Safe, safe};
 use crate::table::{Cell, Table};
 use crate::terminal::Tone;
-use crate::users;
 
 /// All of it, oldest first.
 pub(crate) fn text(look: Look, r: &ReadsReply) -> String {
@@ -54,16 +53,5 @@ fn one(look: Look, r: &Reading, with_path: bool) -> String {
 }
 
 fn who(actor: Option<&Actor>) -> String {
-    let Some(a) = actor else { return "a process that the kernel does not name".to_owned() };
-    let user = a.uid.map(|u| format!(", {}", users::user(u))).unwrap_or_default();
-    let login = match a.login_uid {
-        Some(l) if Some(l) != a.uid => format!(", logged in as {}", users::user(l)),
-        _ => String::new(),
-    };
-    let doubt = match a.confidence {
-        Confidence::Verified => "",
-        Confidence::Exited => " (it had ended when it was looked at)",
-        Confidence::Unknown => " (it had ended before it could be asked who it is)",
-    };
-    format!("{}, pid {}{user}{login}{doubt}", finding::program(a), a.pid)
+    actor.map_or_else(|| "a process that the kernel does not name".to_owned(), finding::by)
 }

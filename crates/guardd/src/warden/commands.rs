@@ -469,7 +469,7 @@ impl Warden {
         let open = open.map_err(|e| Known::Failed { message: chain(&e), hint: None })?;
         let mut shown = BTreeMap::new();
         for alert in &open {
-            for f in alert.findings.iter().filter(|f| f.is_difference() && !alert.settled.contains(&f.path)) {
+            for f in alert.standing() {
                 if let Ok(path) = RelPath::from_text(&f.path)
                     && paths.iter().any(|p| path.is_within(p))
                 {

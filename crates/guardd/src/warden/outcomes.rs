@@ -215,7 +215,7 @@ impl Warden {
         let repaired = done.entries;
         self.record(vec![Event::LockRepaired { by, repaired }]);
         self.renew_lock_file();
-        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        let reported = self.raised.reported();
         for path in reported {
             self.touches.add(path, Reach::Entry, None);
         }

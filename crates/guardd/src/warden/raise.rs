@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use guard_model::alert::{Coalescing, severity_of, title_of};
 use guard_model::ledger::Event;
-use guard_model::{Alert, Digest, Finding, Severity, Stamp};
+use guard_model::{Alert, Digest, Finding, RelPath, Severity, Stamp};
 
 /// What was last reported of a path.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Raised {
     pub(super) fn from_alerts(alerts: &[Alert]) -> Self {
         let mut by_path = HashMap::new();
         for alert in alerts {
-            for f in alert.findings.iter().filter(|f| f.is_difference() && !alert.settled.contains(&f.path)) {
+            for f in alert.standing() {
                 by_path.insert(f.path.clone(), Reported::of(Some(alert.id), f));
             }
         }
@@ -103,9 +103,9 @@ impl Raised {
         self.by_path.contains_key(path)
     }
 
-    /// Every path that is reported as differing.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &String> {
-        self.by_path.keys()
+    /// Every path of the tree that is reported as differing.
+    pub(super) fn reported(&self) -> Vec<RelPath> {
+        self.by_path.keys().filter_map(|path| RelPath::from_text(path).ok()).collect()
     }
 
     /// Forgets everything; the alerts that held something, with their paths.

@@ -174,7 +174,7 @@ impl Warden {
         let removed: Vec<&RelPath> =
             done.done.iter().filter(|(_, how)| *how != How::Adjust).map(|(path, _)| path).collect();
         // What had been reported below something that was taken away is gone with it.
-        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        let reported = self.raised.reported();
         let settled = reported.into_iter().filter(|path| {
             !done.left.iter().any(|(left, _)| left == path)
                 && (done.done.iter().any(|(d, _)| d == path) || removed.iter().any(|top| path.is_within(top)))

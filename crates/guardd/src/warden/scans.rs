@@ -279,7 +279,7 @@ impl Warden {
         let suspects: Vec<RelPath> = scanned.collected.differences.into_iter().map(|d| d.path).collect();
         // What was reported and is no difference in this scan is looked at again, too: by the same
         // means at least, or a change that shows only on the device would count as gone.
-        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        let reported = self.raised.reported();
         for path in suspects.iter().cloned() {
             match end.kind {
                 // It found them by metadata that moved, as the kernel's hints are about.

@@ -70,7 +70,7 @@ impl Warden {
     }
 
     fn reconsider_at(&mut self, at: u64) {
-        let reported: Vec<RelPath> = self.raised.paths().filter_map(|p| RelPath::from_text(p).ok()).collect();
+        let reported = self.raised.reported();
         for path in reported {
             self.tamper.waiting.entry(path).or_insert(at);
         }

@@ -71,34 +71,8 @@ impl Standing {
 /// a deployment may then come from any.
 #[must_use]
 pub fn covers(branches: &[String], branch: &[u8]) -> bool {
-    branches.is_empty() || branches.iter().any(|pattern| matches(pattern.as_bytes(), branch))
-}
-
-/// `*` stands for any text, slashes among it. Backtracks to the last star only: linear in effect.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if text.get(t) == Some(c) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|&c| c == b'*')
+    branches.is_empty()
+        || branches.iter().any(|pattern| guard_model::wildcard::fits(pattern.as_bytes(), branch))
 }
 
 /// The environments of which there are lock files, by name.

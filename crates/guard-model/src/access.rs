@@ -77,20 +77,6 @@ impl Reader {
     }
 }
 
-/// Does a unit's name fit a pattern in which `*` stands for any characters?
-#[must_use]
-pub fn unit_fits(pattern: &str, unit: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|start| unit.strip_prefix(start)) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(end) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = rest.get(at + part.len()..).unwrap_or_default();
-    }
-    rest.ends_with(end)
-}
-
 /// Readings on their way to the ledger: the first of each reader at once, what follows in ever longer spans.
 ///
 /// Times are microseconds of a clock that never goes back.
@@ -217,24 +203,6 @@ mod tests {
             last: Timestamp(at),
             expected: None,
             actor,
-        }
-    }
-
-    #[test]
-    fn units_fit_whole_or_by_stars() {
-        for (pattern, unit, fits) in [
-            ("docker.service", "docker.service", true),
-            ("docker.service", "docker.service2", false),
-            ("docker.service", "x-docker.service", false),
-            ("app@*.service", "app@1.service", true),
-            ("app@*.service", "app@.service", true),
-            ("app@*.service", "app@1.scope", false),
-            ("a*a.service", "a.service", false),
-            ("*.service", "x.service", true),
-            ("a*b*c.scope", "a-b-b-c.scope", true),
-            ("a*b*c.scope", "a-c.scope", false),
-        ] {
-            assert_eq!(unit_fits(pattern, unit), fits, "{pattern} {unit}");
         }
     }
 

@@ -27,6 +27,7 @@ pub mod seal;
 pub mod state;
 pub mod time;
 pub mod whose;
+pub mod wildcard;
 
 pub use alert::{Alert, AlertStatus, Severity};
 pub use backup::{BackupEntry, BackupId, BackupKind};

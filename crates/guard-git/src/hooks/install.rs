@@ -182,7 +182,7 @@ fn told(note: &Note) -> Installed {
 
 fn wanted(wish: &Wish) -> impl Iterator<Item = Hook> + '_ {
     let checks_only = wish.environment.is_none();
-    Hook::ALL.into_iter().filter(move |h| !checks_only || matches!(h, Hook::PreCommit | Hook::PreMergeCommit))
+    Hook::ALL.into_iter().filter(move |h| !checks_only || h.looks_at_contents())
 }
 
 fn setting(wish: &Wish) -> Setting<'_> {

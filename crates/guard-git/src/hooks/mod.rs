@@ -68,6 +68,12 @@ impl Hook {
         Self::ALL.into_iter().find(|h| h.name() == name)
     }
 
+    /// True where it reads what is about to be committed.
+    #[must_use]
+    pub fn looks_at_contents(self) -> bool {
+        matches!(self, Self::PreCommit | Self::PreMergeCommit)
+    }
+
     /// True where git gives it lines of references on standard input.
     #[must_use]
     pub fn reads_references(self) -> bool {

@@ -77,7 +77,7 @@ pub fn status(layout: &Layout) -> Result<Status, GitError> {
     let checks_only = note.as_ref().is_some_and(|n| n.environment.is_none());
     let mut hooks = Vec::new();
     for hook in Hook::ALL {
-        if checks_only && !matches!(hook, Hook::PreCommit | Hook::PreMergeCommit) {
+        if checks_only && !hook.looks_at_contents() {
             continue;
         }
         hooks.push(one(layout, note.as_ref(), hook.name())?);

@@ -15,7 +15,7 @@ use crate::Failure;
 
 /// Does this hook read what is staged?
 pub(super) fn looks_at_contents(call: &cli::Hook) -> bool {
-    matches!(Hook::named(&call.name), Some(Hook::PreCommit | Hook::PreMergeCommit))
+    Hook::named(&call.name).is_some_and(Hook::looks_at_contents)
 }
 
 #[expect(clippy::print_stderr, reason = "git shows a hook's standard error to the user")]
@@ -24,10 +24,9 @@ pub(super) fn run(call: cli::Hook) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, format!("{} is no hook of guardd", call.name)));
     };
     let environment = call.environment.clone();
-    let looks = matches!(hook, Hook::PreCommit | Hook::PreMergeCommit);
     // In a long index it takes a while to find what is staged, and meanwhile the lock is judged. Who is
     // refused does not wait for it.
-    let looking = looks.then(|| std::thread::spawn(move || look(environment.as_deref())));
+    let looking = hook.looks_at_contents().then(|| std::thread::spawn(move || look(environment.as_deref())));
     if let Some(refusal) = judge(hook, call) {
         eprint!("{refusal}");
         return Ok(Exit::Findings);

@@ -10,11 +10,12 @@ use std::os::unix::fs::MetadataExt as _;
 
 use guard_api::wire::ReadState;
 use guard_config::Readers as Expected;
-use guard_model::access::{Reader, Reading, Readings, unit_fits};
+use guard_model::access::{Reader, Reading, Readings};
 use guard_model::alert::{Coalescing, title_of};
 use guard_model::baseline::Role;
 use guard_model::ledger::Event;
 use guard_model::path::escape;
+use guard_model::wildcard;
 use guard_model::{Actor, Alert, Change, Finding, Kind, RelPath, Severity};
 use guard_watch::{Accessed, ReadBy, ReadHint, Readers};
 
@@ -288,7 +289,10 @@ impl Warden {
 
 fn is_expected(expected: &Expected, by: Option<&ReadBy>) -> bool {
     let Some(by) = by else { return false };
-    let unit = by.service.as_deref().is_some_and(|unit| expected.unit.iter().any(|p| unit_fits(p, unit)));
+    let unit = by
+        .service
+        .as_deref()
+        .is_some_and(|unit| expected.unit.iter().any(|p| wildcard::fits(p.as_bytes(), unit.as_bytes())));
     unit || by.executable.is_some_and(|executable| {
         let is_that = |m: std::fs::Metadata| (m.dev(), m.ino()) == executable;
         expected.exe.iter().any(|program| std::fs::metadata(program).is_ok_and(is_that))

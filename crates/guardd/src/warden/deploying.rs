@@ -42,6 +42,8 @@ pub(super) struct Deploying {
     /// What tells its processes from others.
     pub(super) marks: Marks,
     stop: Arc<AtomicBool>,
+    /// guardd was ended while it ran, and nobody carries it out yet.
+    is_cut_short: bool,
 }
 
 impl Warden {
@@ -79,7 +81,7 @@ impl Warden {
         });
         match started {
             Ok(id) => {
-                self.know_running_deployment();
+                self.know_running_deployment(Start::New);
                 self.run_deployment(Start::New);
                 answer(wish.reply, Ok(Begun { id }));
             }
@@ -219,7 +221,7 @@ impl Warden {
     }
 
     /// From now on changes are told apart by who made them.
-    pub(super) fn know_running_deployment(&mut self) {
+    pub(super) fn know_running_deployment(&mut self, start: Start) {
         let Some(running) = &self.state.deployments.running else { return };
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let run_as = self.config.deploy.as_ref().map(|d| d.run_as.as_str());
@@ -228,12 +230,15 @@ impl Warden {
             daemon_pid: pid,
             step_uid: run_as.and_then(deploying::uid_where_no_unit),
         };
-        self.deploying = Some(Deploying { marks, stop: Arc::default() });
+        let is_cut_short = start == Start::Resume;
+        self.deploying = Some(Deploying { marks, stop: Arc::default(), is_cut_short });
     }
 
     /// One that was cut short goes on, or back.
     pub(super) fn resume_deployment(&mut self) {
-        if self.state.deployments.running.is_some() {
+        // One that somebody began already is none of that.
+        let cut_short = self.deploying.as_mut().map(|d| std::mem::take(&mut d.is_cut_short));
+        if cut_short == Some(true) {
             self.run_deployment(Start::Resume);
         }
     }

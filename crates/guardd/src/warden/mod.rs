@@ -277,7 +277,7 @@ impl Warden {
         self.check_lock_file();
         self.check_root();
         self.reconsider_tampering();
-        self.know_running_deployment();
+        self.know_running_deployment(crate::deploying::Start::Resume);
     }
 
     /// Handles messages until told to stop.

@@ -364,7 +364,8 @@ fn steps_get_nothing_of_the_daemons_environment() {
     command.env("DATABASE_PASSWORD", "hunter2").env("LD_PRELOAD_X", "x");
     stage.start_as(command);
     stage.wait_for_answer();
-    assert_eq!(deployed(&stage, "v2").end.as_deref(), Some("done"));
+    let done = deployed(&stage, "v2");
+    assert_eq!(done.end.as_deref(), Some("done"), "{done:?}");
     let said = read(&stage, "logs/env");
     for part in ["GUARDD_REVISION=v2\n", "GUARDD_ENVIRONMENT=site\n", "FLAVOUR=blue\n", "HOME=", "/dev/null"]
     {

@@ -11,6 +11,9 @@ import application
 from guard import ENVIRONMENT, ROOT, UNIT, Guard
 from machine import wait_until
 
+PORTS = {"bookworm": 18471, "trixie": 18472}
+"""Machines that run side by side share the host's network."""
+
 SERVER = """\
 import http.server, pathlib
 VERSION = pathlib.Path("/srv/app/backend/version").read_text().strip()
@@ -21,7 +24,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(VERSION.encode())
     def log_message(self, *args):
         pass
-http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+http.server.HTTPServer(("127.0.0.1", PORT), Handler).serve_forever()
 """
 SITE = """\
 [Unit]
@@ -59,12 +62,13 @@ steps = [
     { name = "restart", run = "date +%N > /run/site/restart; sleep 1" },
 ]
 rollback = [{ name = "restart", run = "date +%N > /run/site/restart; sleep 1" }]
-health = [{ http = "http://127.0.0.1:8080/", expect = 200 }, { tcp = "127.0.0.1:8080" }]
+health = [{ http = "http://127.0.0.1:PORT/", expect = 200 }, { tcp = "127.0.0.1:PORT" }]
 """
 
 
 @pytest.fixture(scope="module")
-def guard(machine) -> Guard:
+def guard(machine, release) -> Guard:
+    port = str(PORTS[release])
     application.small(machine.on_disk(ROOT))
     guard = Guard(machine)
     run = machine.run
@@ -72,7 +76,7 @@ def guard(machine) -> Guard:
     run(f"echo v1 > {ROOT}/backend/version; chown -R deploy: {ROOT}; ip link set lo up || :")
     git = "git config --global user.name Deploy; git config --global user.email deploy@localhost; git add -A; git commit -qm v1"
     run(f"cd {ROOT}; {git}", user="deploy")
-    machine.write("/root/server.py", SERVER)
+    machine.write("/root/server.py", SERVER.replace("PORT", port))
     for name, text in (("site.service", SITE), ("site-restart.path", ASKED), ("site-restart.service", RESTARTS)):
         machine.write(f"/etc/systemd/system/{name}", text)
     machine.write("/etc/tmpfiles.d/site.conf", "d /run/site 0755 deploy deploy\nf /run/site/restart 0644 deploy deploy\n")
@@ -80,7 +84,7 @@ def guard(machine) -> Guard:
     guard.install()
     # Of the one group to reach guardd at all, of the other to deploy.
     run("usermod --append --groups guardd,guardd-deploy anna")
-    guard.configure(CONFIGURATION)
+    guard.configure(CONFIGURATION.replace("PORT", port))
     machine.write("/etc/guardd/guardd.toml", 'version = 1\n[daemon.allow]\ndeploy = ["guardd-deploy"]\n')
     guard.start()
     guard.ctl("lock", ENVIRONMENT, "--reason", "first lock")
@@ -90,7 +94,8 @@ def guard(machine) -> Guard:
 
 def answers(guard: Guard) -> str:
     """What the application says, and nothing where it does not."""
-    asked = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/', timeout=5).read().decode())"
+    port = PORTS[guard.machine.release]
+    asked = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/', timeout=5).read().decode())"
     return guard.machine.look(["python3", "-c", asked], check=False).out.strip()
 
 

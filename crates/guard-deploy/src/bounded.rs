@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+
+use crate::child::{End, code, end_group};
 
 /// Bytes of each stream that are kept; what comes after is read and dropped.
 const MOST: usize = 4 << 20;
@@ -31,17 +33,6 @@ pub(crate) struct Context {
     pub(crate) stop: &'static AtomicBool,
     /// When the child began.
     pub(crate) began: Instant,
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// With this status; 128 and more is a signal's number more.
-    Exited(i32),
-    /// It was ended, since its time was up.
-    Late,
-    /// It was ended, since the order was taken back.
-    Stopped,
 }
 
 /// What a program came to.
@@ -127,13 +118,12 @@ impl Context {
             Some(pid) => self.listen(pid, until, &mut streams),
             None => Err(io::Error::other("it has no process number")),
         };
-        // What it left behind in its group ends with it; where nobody is left that is what was wanted.
-        leader.map(|leader| kill_process_group(leader, Signal::KILL).ok());
+        // What it left behind in its group ends with it.
+        end_group(&child, Signal::KILL);
         let status = child.wait()?;
         streams.out.drain();
         streams.err.drain();
-        let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
-        let end = listened?.unwrap_or(End::Exited(code));
+        let end = listened?.unwrap_or(End::Exited(code(status)));
         Ok(Output { end, out: streams.out.kept, err: streams.err.kept })
     }
 

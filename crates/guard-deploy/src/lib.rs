@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bounded;
+mod child;
 mod compose;
 mod gates;
 mod probe;

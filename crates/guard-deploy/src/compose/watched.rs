@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use guard_model::deploy::Compose;
 
 use super::{Container, Project, containers, mounts, project};
-use crate::bounded::{Context, End, last_line};
+use crate::bounded::{Context, last_line};
+use crate::child::End;
 
 /// A project that is looked at from time to time.
 #[derive(Debug)]

@@ -77,7 +77,7 @@ fn configuration(context: &Context, compose: &Compose, tell: &mut Tell<'_>) -> i
         (true, []) => (Verdict::Pass, "the compose files are valid".to_owned()),
         (true, unset) => (Verdict::Fail, format!("not set: {}", unset.join(", "))),
         (false, _) => match done.end {
-            crate::bounded::End::Exited(code) if code < 125 => (Verdict::Fail, done.complaint()),
+            crate::child::End::Exited(code) if code < 125 => (Verdict::Fail, done.complaint()),
             _ => (Verdict::Unknown, done.complaint()),
         },
     };

@@ -1,14 +1,13 @@
 //! A child process: how it becomes another user, and what it prints.
 
 use std::io::{self, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::unistd::User;
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{MOST_OUTPUT, Stream};
 use crate::worker::PATH;
@@ -44,16 +43,6 @@ pub(super) fn own_group(program: &Path, user: &str) -> io::Result<Command> {
         .env("SHELL", &entry.shell)
         .process_group(0);
     Ok(command)
-}
-
-pub(super) fn end_group(child: &Child) {
-    let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // Where nobody is left that is what was wanted.
-    leader.map(|leader| kill_process_group(leader, Signal::KILL).ok());
-}
-
-pub(super) fn code(status: ExitStatus) -> i32 {
-    status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255)
 }
 
 /// What a child prints, on both its streams.

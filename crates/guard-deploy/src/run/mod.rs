@@ -14,6 +14,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
+pub use crate::child::End;
+use crate::child::{code, end_group};
 use crate::worker::Spec;
 use child::Listened;
 pub use look::LookError;
@@ -55,17 +59,6 @@ pub enum Stream {
     Out,
     /// Standard error.
     Err,
-}
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// With this status; 128 and more is a signal's number more.
-    Exited(i32),
-    /// It was ended, since its time was up.
-    Late,
-    /// It was ended, since somebody asked for it.
-    Stopped,
 }
 
 /// A child that ended.
@@ -162,8 +155,7 @@ impl Runner {
         };
         drop(input);
         listened.finish(heard);
-        let code = child::code(status);
-        let end = asked.map_or(End::Exited(code), |(why, _)| why);
+        let end = asked.map_or(End::Exited(code(status)), |(why, _)| why);
         Ok(Ended { end, took: began.elapsed() })
     }
 
@@ -228,7 +220,7 @@ impl Runner {
                     child.kill().ok();
                 }
             }
-            Way::Group => child::end_group(child),
+            Way::Group => end_group(child, Signal::KILL),
         }
     }
 }

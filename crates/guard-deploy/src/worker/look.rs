@@ -1,7 +1,7 @@
 //! Looking at the application: probes, gates and images, told a [`Line`] at a time.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::line::{Line, write};
 use super::{step, verify};
 use crate::bounded::Context;
+use crate::child::{End, when_taken_back};
 use crate::compose::{self, Tag, Watched};
 use crate::{gates, probe};
 
@@ -99,11 +100,7 @@ pub(super) fn run(
     environment: &BTreeMap<String, String>,
     out: &mut dyn Write,
 ) -> io::Result<u8> {
-    std::thread::Builder::new().name("order".into()).spawn(|| {
-        // Nothing more comes: this ends when the pipe does.
-        io::copy(&mut io::stdin().lock().take(u64::MAX), &mut io::sink()).ok();
-        TAKEN_BACK.store(true, Ordering::Relaxed);
-    })?;
+    when_taken_back(|| TAKEN_BACK.store(true, Ordering::Relaxed))?;
     let context = Context {
         root: root.to_owned(),
         variables: step::variables(environment),
@@ -166,8 +163,8 @@ const ANSWER: usize = 16 << 10;
 
 fn answer(done: &crate::bounded::Output) -> Line {
     let code = match done.end {
-        crate::bounded::End::Exited(code) => Some(code),
-        crate::bounded::End::Late | crate::bounded::End::Stopped => None,
+        End::Exited(code) => Some(code),
+        End::Late | End::Stopped => None,
     };
     let said = done.out.get(..done.out.len().min(ANSWER)).unwrap_or_default();
     Line::Answer {

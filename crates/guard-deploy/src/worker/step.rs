@@ -1,15 +1,16 @@
 //! One step: `sh -c` in a process group of its own, ended when the order is taken back.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 
 use super::PATH;
+use crate::child::{code, end_group, when_taken_back};
 
 /// Taken over from the manager that started the child.
 const TAKEN_OVER: [&str; 5] = ["HOME", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR"];
@@ -42,14 +43,12 @@ pub fn run(line: &str, environment: &BTreeMap<String, String>) -> io::Result<u8>
         .process_group(0)
         .spawn()?;
     let (taken_back, is_taken_back) = mpsc::channel();
-    std::thread::Builder::new().name("order".into()).spawn(move || {
-        // Nothing more comes: this ends when the pipe does.
-        io::copy(&mut io::stdin().lock().take(u64::MAX), &mut io::sink()).ok();
+    when_taken_back(move || {
         taken_back.send(()).ok();
     })?;
     let status = wait(&mut child, &is_taken_back)?;
     end_group(&child, Signal::KILL);
-    Ok(status_of(status))
+    Ok(u8::try_from(code(status)).unwrap_or(255))
 }
 
 fn wait(child: &mut Child, is_taken_back: &mpsc::Receiver<()>) -> io::Result<ExitStatus> {
@@ -71,15 +70,4 @@ fn wait(child: &mut Child, is_taken_back: &mpsc::Receiver<()>) -> io::Result<Exi
             end_group(child, Signal::KILL);
         }
     }
-}
-
-fn end_group(child: &Child, signal: Signal) {
-    let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // Nobody is left in it: that is what was wanted.
-    leader.map(|leader| kill_process_group(leader, signal).ok());
-}
-
-fn status_of(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
-    u8::try_from(code).unwrap_or(255)
 }

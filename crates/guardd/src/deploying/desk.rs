@@ -25,6 +25,25 @@ pub(super) enum Fault {
     Failed(String),
 }
 
+/// guardd stops; the ledger says that the deployment runs, and the next start goes on.
+pub(super) struct Gone;
+
+impl Fault {
+    /// What failed, as long as guardd goes on.
+    pub(super) fn why(self) -> Result<String, Gone> {
+        match self {
+            Self::Gone => Err(Gone),
+            Self::Failed(why) => Ok(why),
+        }
+    }
+}
+
+impl From<Gone> for Fault {
+    fn from(Gone: Gone) -> Self {
+        Self::Gone
+    }
+}
+
 pub(super) fn failed(why: impl Into<String>) -> Fault {
     Fault::Failed(why.into())
 }
@@ -123,6 +142,24 @@ impl Desk {
         let (deployment, step, ok) = (self.id(), step.map(str::to_owned), outcome.is_ok());
         self.tell(vec![Event::DeploymentResult { deployment, phase, step, ok, told, duration_ms }])?;
         Ok(())
+    }
+
+    /// What a part brought, where that decides how it goes on.
+    pub(super) fn conclude(
+        &mut self,
+        phase: Phase,
+        step: Option<&str>,
+        since: Instant,
+        outcome: Result<String, Fault>,
+    ) -> Result<(), Fault> {
+        match outcome {
+            Ok(told) => self.end(phase, step, since, Ok(&told)),
+            Err(fault) => {
+                let why = fault.why()?;
+                self.end(phase, step, since, Err(&why))?;
+                Err(failed(why))
+            }
+        }
     }
 
     /// Runs a configured step; what it prints goes to the log.

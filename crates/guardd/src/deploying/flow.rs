@@ -12,7 +12,7 @@ use guard_model::deployments::Deployment;
 use guard_model::ledger::Event;
 use guard_model::{BackupId, Severity};
 
-use super::desk::{Desk, Fault, millis};
+use super::desk::{Desk, Gone, millis};
 use super::{Order, Start, preflight, release, roll_back};
 
 /// So often a rollback is begun before somebody has to look.
@@ -39,16 +39,12 @@ impl Ending {
     }
 }
 
-/// guardd stops; the ledger says that the deployment runs, and the next start goes on.
-pub(super) struct Gone;
-
 pub(super) fn run(order: Order) {
     let (ward, warden) = (order.ward.clone(), order.warden.clone());
     let (id, began) = (order.deployment.id, std::time::Instant::now());
     let ending = match Desk::new(order) {
         Ok(mut desk) => carry_out(&mut desk),
-        Err(Fault::Gone) => Err(Gone),
-        Err(Fault::Failed(why)) => Ok(Ending::of(DeploymentEnd::NeedsOperator, why)),
+        Err(fault) => fault.why().map(|why| Ending::of(DeploymentEnd::NeedsOperator, why)),
     };
     let Ok(ending) = ending else { return };
     let mut events = Vec::new();
@@ -95,15 +91,12 @@ fn carry_out(desk: &mut Desk) -> Result<Ending, Gone> {
 }
 
 fn deploy(desk: &mut Desk) -> Result<Ending, Gone> {
-    match preflight::prepare(desk) {
-        Ok(()) => {}
-        Err(Fault::Gone) => return Err(Gone),
-        Err(Fault::Failed(why)) => return nothing_changed(desk, why),
+    if let Err(fault) = preflight::prepare(desk) {
+        return nothing_changed(desk, fault.why()?);
     }
     match release::make(desk) {
         Ok(()) => finish(desk),
-        Err(Fault::Gone) => Err(Gone),
-        Err(Fault::Failed(why)) => roll_back::after(desk, &why),
+        Err(fault) => roll_back::after(desk, &fault.why()?),
     }
 }
 
@@ -114,8 +107,7 @@ pub(super) fn finish(desk: &mut Desk) -> Result<Ending, Gone> {
         tried += 1;
         let why = match release::record(desk) {
             Ok(ending) => return Ok(ending),
-            Err(Fault::Gone) => return Err(Gone),
-            Err(Fault::Failed(why)) => why,
+            Err(fault) => fault.why()?,
         };
         // The release is good, and what guards it is not: nobody rolls back for that.
         if tried == RELOCKS {
@@ -133,8 +125,8 @@ pub(super) fn finish(desk: &mut Desk) -> Result<Ending, Gone> {
 fn nothing_changed(desk: &mut Desk, why: String) -> Result<Ending, Gone> {
     match release::lock_again(desk, &format!("nothing was changed: {why}")) {
         Ok(_) => Ok(Ending::of(DeploymentEnd::Refused, why)),
-        Err(Fault::Gone) => Err(Gone),
-        Err(Fault::Failed(lock)) => {
+        Err(fault) => {
+            let lock = fault.why()?;
             let why = format!("{why}; nothing was changed, but it could not be locked again: {lock}");
             Ok(Ending::of(DeploymentEnd::NeedsOperator, why))
         }
@@ -150,13 +142,9 @@ fn resume(desk: &mut Desk, running: &Deployment) -> Result<Ending, Gone> {
             _ => "nothing had been changed: ended".to_owned(),
         },
     }]);
-    match told.and_then(|_| desk.end_left_over()) {
-        Ok(()) => {}
-        Err(Fault::Gone) => return Err(Gone),
-        Err(Fault::Failed(why)) => {
-            let why = format!("what its steps had started may still run: {why}");
-            return Ok(Ending::of(DeploymentEnd::NeedsOperator, why));
-        }
+    if let Err(fault) = told.and_then(|_| desk.end_left_over()) {
+        let why = format!("what its steps had started may still run: {}", fault.why()?);
+        return Ok(Ending::of(DeploymentEnd::NeedsOperator, why));
     }
     desk.log.at(running.phase.unwrap_or(Phase::Preflight), running.step.as_deref());
     desk.log.says("guardd was ended here");

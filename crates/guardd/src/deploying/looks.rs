@@ -111,10 +111,10 @@ pub(super) fn images(desk: &mut Desk) -> Result<Vec<Image>, Fault> {
             images.push(Image { service, image, id });
         }
     });
-    match looked {
-        Err(Fault::Gone) => Err(Fault::Gone),
-        Err(Fault::Failed(_)) | Ok(()) => Ok(images),
+    if let Err(fault) = looked {
+        fault.why()?;
     }
+    Ok(images)
 }
 
 /// Frees the images of releases that nobody goes back to.
@@ -126,11 +126,11 @@ pub(super) fn unpin_images(desk: &mut Desk) -> Result<(), Fault> {
     let kept = std::iter::once(desk.id()).chain(past.filter(|d| d.backup.is_some()).map(|d| d.id)).take(KEPT);
     let keep = kept.map(|id| format!("{id}-")).collect();
     let look = Look::Unpin { repository: repository(desk), keep };
-    match look_at(desk, "unpin", look, IMAGES, &mut |_| {}) {
+    if let Err(fault) = look_at(desk, "unpin", look, IMAGES, &mut |_| {}) {
         // They take space, and the next deployment tries again.
-        Err(Fault::Failed(_)) | Ok(()) => Ok(()),
-        gone => gone,
+        fault.why()?;
     }
+    Ok(())
 }
 
 fn repository(desk: &Desk) -> String {

@@ -111,10 +111,7 @@ fn looked_at(desk: &mut Desk) -> Result<Vec<Gate>, Fault> {
 
 fn known<T>(asked: Result<T, Fault>) -> Result<T, Known> {
     asked.map_err(|fault| {
-        let message = match fault {
-            Fault::Failed(why) => why,
-            Fault::Gone => "guardd stops".to_owned(),
-        };
+        let message = fault.why().unwrap_or_else(|_gone| "guardd stops".to_owned());
         Known::Failed { message, hint: None }
     })
 }

@@ -47,8 +47,7 @@ pub(super) fn run_step(desk: &mut Desk, phase: Phase, step: &Step, line: &str) -
     }
     let outcome = match desk.run_step(phase, step, line) {
         Ok(ended) => how_it_ended(step, desk.deploy.deadline, ended),
-        Err(Fault::Gone) => return Err(Fault::Gone),
-        Err(Fault::Failed(why)) => Err(why),
+        Err(fault) => Err(fault.why()?),
     };
     let told = outcome.as_ref().map(String::as_str).map_err(String::as_str);
     desk.end(phase, Some(&step.name), since, told)?;
@@ -72,12 +71,7 @@ fn how_it_ended(step: &Step, deadline: Duration, ended: Ended) -> Result<String,
 pub(super) fn verify(desk: &mut Desk, phase: Phase) -> Result<(), Fault> {
     let since = desk.begin(phase, None)?;
     let outcome = looks::verified(desk, phase);
-    match &outcome {
-        Ok(told) => desk.end(phase, None, since, Ok(told))?,
-        Err(Fault::Gone) => {}
-        Err(Fault::Failed(why)) => desk.end(phase, None, since, Err(why))?,
-    }
-    outcome.map(drop)
+    desk.conclude(phase, None, since, outcome)
 }
 
 /// The release is good: what it changed is recorded, and what was locked is locked with it as the baseline.

@@ -6,8 +6,8 @@ use guard_model::deploy::{DeploymentEnd, DeploymentKind, Image, Phase, Step, Und
 use guard_model::deployments::Deployment;
 use guard_model::{BackupId, RelPath};
 
-use super::desk::{Desk, Fault, failed};
-use super::flow::{self, Ending, Gone};
+use super::desk::{Desk, Fault, Gone, failed};
+use super::flow::{self, Ending};
 use super::{looks, preflight, release};
 use crate::operations::Work;
 use crate::warden::{Command, RestoreWish};
@@ -23,9 +23,8 @@ pub(super) fn after(desk: &mut Desk, cause: &str) -> Result<Ending, Gone> {
     };
     match ended {
         Ok(()) => Ok(Ending { end: DeploymentEnd::RolledBack, ..ending(desk, cause) }),
-        Err(Fault::Gone) => Err(Gone),
-        Err(Fault::Failed(why)) => {
-            let why = format!("{cause}; and the rollback failed: {why}");
+        Err(fault) => {
+            let why = format!("{cause}; and the rollback failed: {}", fault.why()?);
             Ok(Ending::of(DeploymentEnd::NeedsOperator, why))
         }
     }
@@ -33,11 +32,9 @@ pub(super) fn after(desk: &mut Desk, cause: &str) -> Result<Ending, Gone> {
 
 /// A rollback that somebody asked for.
 pub(super) fn wished(desk: &mut Desk) -> Result<Ending, Gone> {
-    let outcome = wish(desk);
-    match outcome {
+    match wish(desk) {
         Ok(()) => flow::finish(desk),
-        Err(Fault::Gone) => Err(Gone),
-        Err(Fault::Failed(why)) => Ok(Ending::of(DeploymentEnd::NeedsOperator, why)),
+        Err(fault) => Ok(Ending::of(DeploymentEnd::NeedsOperator, fault.why()?)),
     }
 }
 
@@ -97,13 +94,11 @@ fn back_to(desk: &mut Desk, backup: &BackupId, begun: &[Step]) -> Result<(), Fau
 /// Steps undone, files put back, the rollback's own steps run. Goes on to the end whatever fails, and then says so.
 fn go_back(desk: &mut Desk, backup: &BackupId, images: &[Image], begun: &[Step]) -> Result<(), Fault> {
     let mut troubles: Vec<String> = Vec::new();
-    let mut note = |outcome: Result<(), Fault>| match outcome {
-        Err(Fault::Gone) => Err(Fault::Gone),
-        Err(Fault::Failed(why)) => {
-            troubles.push(why);
-            Ok(())
+    let mut note = |outcome: Result<(), Fault>| -> Result<(), Gone> {
+        if let Err(fault) = outcome {
+            troubles.push(fault.why()?);
         }
-        Ok(()) => Ok(()),
+        Ok(())
     };
     note(desk.begin(Phase::RollBack, None).map(drop))?;
     // With the new release's own files, which know how.
@@ -134,12 +129,7 @@ fn put_back(desk: &mut Desk, backup: &BackupId) -> Result<(), Fault> {
         let line = "git -c core.fsmonitor=false -c core.hooksPath=/dev/null reset --quiet";
         desk.question("index", line).map(|_| told)
     });
-    match &outcome {
-        Ok(told) => desk.end(Phase::RollBack, Some("files"), since, Ok(told))?,
-        Err(Fault::Gone) => {}
-        Err(Fault::Failed(why)) => desk.end(Phase::RollBack, Some("files"), since, Err(why))?,
-    }
-    outcome.map(drop)
+    desk.conclude(Phase::RollBack, Some("files"), since, outcome)
 }
 
 fn restore(desk: &Desk, backup: &BackupId) -> Result<String, Fault> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use guard_api::{CallError, Known};
 use guard_deploy::run::{Ended, Job, LookError, Runner, Stream};
-use guard_deploy::worker::{Line, Spec, Work as Child};
+use guard_deploy::worker::{Line, Look, Spec, Work as Child};
 use guard_model::deploy::{Deploy, Phase, Step};
 use guard_model::ledger::{Event, Record};
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::log::{Log, Source};
 use super::{Order, unit_prefix};
 use crate::failure::chain;
+use crate::operations::millis;
 use crate::warden::{Command, Message};
 
 /// Why a deployment goes no further.
@@ -206,11 +207,11 @@ impl Desk {
     pub(super) fn look(
         &self,
         name: &str,
-        work: Child,
+        look: Look,
         deadline: Duration,
         heard: &mut dyn FnMut(Line),
     ) -> Result<(), Fault> {
-        self.with_job(name, work, deadline, |runner, job, stop| {
+        self.with_job(name, Child::Look(Box::new(look)), deadline, |runner, job, stop| {
             runner.look(job, stop, heard).map_err(|e| match e {
                 LookError::Stopped => failed("it was cancelled"),
                 other => failed(chain(&other)),
@@ -250,8 +251,4 @@ impl Desk {
         put("GUARDD_REVISION_BEFORE", d.revision_before.clone().unwrap_or_default());
         all
     }
-}
-
-pub(super) fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,8 +12,9 @@ use guard_model::deployments::Deployment;
 use guard_model::ledger::Event;
 use guard_model::{BackupId, Severity};
 
-use super::desk::{Desk, Gone, millis};
+use super::desk::{Desk, Gone};
 use super::{Order, Start, preflight, release, roll_back};
+use crate::operations::millis;
 
 /// So often a rollback is begun before somebody has to look.
 const ROLLBACKS: u32 = 3;

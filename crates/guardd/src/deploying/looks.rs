@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use guard_deploy::worker::{Line, Look, Tag, Work as Child};
+use guard_deploy::worker::{Line, Look, Tag};
 use guard_model::deploy::{Compose, Image, Phase, Probe};
 
 use super::desk::{Desk, Fault, failed};
+use crate::operations::millis;
 
 /// Between two rounds of probes.
 const ROUND: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ pub(super) fn verified(desk: &mut Desk, phase: Phase) -> Result<String, Fault> {
     let deadline = desk.deploy.deadline + SLACK;
     // Told as it comes: whoever follows wants to see what it waits for.
     let mut log = std::mem::take(&mut desk.log);
-    let looked = look_at(desk, "verify", look, deadline, &mut |line| match line {
+    let looked = desk.look("verify", look, deadline, &mut |line| match line {
         Line::Probed { probe, ok, evidence, .. } => {
             let is_news = last.iter().all(|(p, o, e)| *p != probe || *o != ok || (!ok && *e != evidence));
             if is_news {
@@ -76,7 +77,7 @@ pub(super) fn pin_images(desk: &mut Desk) -> Result<Vec<Image>, Fault> {
     let Some(compose) = compose(desk) else { return Ok(Vec::new()) };
     let prefix = format!("{}:{}-", repository(desk), desk.id());
     let (mut images, mut troubles) = (Vec::new(), Vec::new());
-    look_at(desk, "pin", Look::Pin { compose, prefix }, IMAGES, &mut |line| match line {
+    desk.look("pin", Look::Pin { compose, prefix }, IMAGES, &mut |line| match line {
         Line::Image { service, image, id, .. } => images.push(Image { service, image, id }),
         Line::Failed { what, why } => troubles.push(format!("cannot {what}: {why}")),
         _ => {}
@@ -94,7 +95,7 @@ pub(super) fn repin_images(desk: &mut Desk, images: &[Image]) -> Result<(), Faul
     }
     let tags = images.iter().map(|i| Tag { image: i.image.clone(), id: i.id.clone() }).collect();
     let mut troubles = Vec::new();
-    look_at(desk, "repin", Look::Repin { tags }, IMAGES, &mut |line| {
+    desk.look("repin", Look::Repin { tags }, IMAGES, &mut |line| {
         if let Line::Failed { what, why } = line {
             troubles.push(format!("cannot {what}: {why}"));
         }
@@ -106,7 +107,7 @@ pub(super) fn repin_images(desk: &mut Desk, images: &[Image]) -> Result<(), Faul
 pub(super) fn images(desk: &mut Desk) -> Result<Vec<Image>, Fault> {
     let Some(compose) = compose(desk) else { return Ok(Vec::new()) };
     let mut images = Vec::new();
-    let looked = look_at(desk, "images", Look::Images { compose }, IMAGES, &mut |line| {
+    let looked = desk.look("images", Look::Images { compose }, IMAGES, &mut |line| {
         if let Line::Image { service, image, id, .. } = line {
             images.push(Image { service, image, id });
         }
@@ -126,7 +127,7 @@ pub(super) fn unpin_images(desk: &mut Desk) -> Result<(), Fault> {
     let kept = std::iter::once(desk.id()).chain(past.filter(|d| d.backup.is_some()).map(|d| d.id)).take(KEPT);
     let keep = kept.map(|id| format!("{id}-")).collect();
     let look = Look::Unpin { repository: repository(desk), keep };
-    if let Err(fault) = look_at(desk, "unpin", look, IMAGES, &mut |_| {}) {
+    if let Err(fault) = desk.look("unpin", look, IMAGES, &mut |_| {}) {
         // They take space, and the next deployment tries again.
         fault.why()?;
     }
@@ -141,19 +142,4 @@ fn repository(desk: &Desk) -> String {
 fn compose(desk: &Desk) -> Option<Compose> {
     let asks = desk.deploy.health.contains(&Probe::Compose);
     desk.order.config.compose.clone().or_else(|| asks.then(Compose::default))
-}
-
-/// Runs a child that looks, and hands on what it says.
-fn look_at(
-    desk: &mut Desk,
-    name: &str,
-    look: Look,
-    deadline: Duration,
-    hear: &mut dyn FnMut(Line),
-) -> Result<(), Fault> {
-    desk.look(name, Child::Look(Box::new(look)), deadline, hear)
-}
-
-fn millis(span: Duration) -> u64 {
-    super::desk::millis(span)
 }

@@ -12,7 +12,7 @@ use super::{State, open_root};
 use crate::Failure;
 use crate::cli::Offline;
 use crate::comparer::{Comparer, DeviceMap, Expectation, MountsAtLock, Records};
-use crate::operations::Work;
+use crate::operations::{Work, millis};
 use crate::warden::finding;
 
 /// Checks an environment; exit 1 where it differs.
@@ -69,7 +69,7 @@ pub(crate) fn run(asked: &Offline) -> Result<Exit, Failure> {
             "clean": clean,
             "files": report.totals.files,
             "bytes": bytes,
-            "duration_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "duration_ms": millis(began.elapsed()),
             "findings": findings,
             "skipped": skipped,
         });

@@ -23,6 +23,7 @@ pub(crate) mod unlock;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use guard_model::{BackupId, RelPath, Timestamp};
 use guard_store::{BackupError, StoreError};
@@ -167,4 +168,9 @@ impl Work {
 /// The wall clock's time now.
 pub(crate) fn now() -> Timestamp {
     Timestamp(guard_sys::clock::wall_micros())
+}
+
+/// A span in whole milliseconds, as records and replies tell it.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -24,7 +24,7 @@ use super::methods::{Daemon, Ended, OnHangup, ask, caller};
 use super::streams;
 use crate::failure::chain;
 use crate::operations::backup::{Cause, pruned_event};
-use crate::operations::{OperationError, Phase, Work, drill, now};
+use crate::operations::{OperationError, Phase, Work, drill, millis, now};
 use crate::sessions::alert;
 use crate::ward::Ward;
 use crate::warden::{BackupView, Command, Message, WardenHandle};
@@ -107,7 +107,7 @@ pub(super) async fn create(
             backup: described(&view.ward.name, &view.vault.backups, &done.made.manifest.id)?,
             written: done.made.written,
             warnings,
-            duration_ms: millis(began),
+            duration_ms: millis(began.elapsed()),
         })
     });
     let result = streams::with_progress(result, &work, OnHangup::GoOn, out).await?;
@@ -162,7 +162,7 @@ pub(super) async fn verify(
                 missing: found.missing,
                 problems: found.problems,
                 notes: Vec::new(),
-                duration_ms: millis(began),
+                duration_ms: millis(began.elapsed()),
             };
             record(&view.ward, &notify, Proving::Verify, id, &proof, &by)?;
             proofs.push(proof);
@@ -200,7 +200,7 @@ pub(super) async fn drill(
             missing: drilled.missing,
             problems: drilled.problems,
             notes: drilled.notes,
-            duration_ms: millis(began),
+            duration_ms: millis(began.elapsed()),
         };
         record(&view.ward, &notify, Proving::Drill, &id, &proof, &by)?;
         Ok(proven(&view.ward, vec![proof]))
@@ -426,8 +426,4 @@ fn operation_failed(ward: &Ward, e: &OperationError) -> Known {
         OperationError::Backup(e) => busy_or_failed(ward, e),
         e => failed_with(chain(e)),
     }
-}
-
-fn millis(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

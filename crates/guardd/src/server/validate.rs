@@ -15,7 +15,7 @@ use super::connection::Out;
 use super::methods::{Daemon, Ended, OnHangup, ask};
 use super::streams;
 use crate::gates::{self, Subject, Ways};
-use crate::operations::{Phase, Work};
+use crate::operations::{Phase, Work, millis};
 use crate::warden::{Command, Message, WardenHandle};
 
 pub(super) async fn validate(daemon: &Daemon, asked: Validate, out: &mut Out) -> Result<(), Ended> {
@@ -48,7 +48,7 @@ fn look(subject: &Subject, warden: &WardenHandle, work: &Arc<Work>) -> ValidateR
         environment: subject.ward.name.clone(),
         passed: !work.cancel.load(Ordering::Relaxed) && found.iter().all(|g| g.verdict.lets_pass()),
         gates: found.into_iter().map(wire).collect(),
-        duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms: millis(began.elapsed()),
     }
 }
 

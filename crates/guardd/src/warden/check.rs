@@ -13,9 +13,9 @@ use super::findings::finding;
 use super::scans::{ScanKind, Scanned, scan};
 use super::{Message, Warden};
 use crate::failure::chain;
-use crate::operations::Work;
 use crate::operations::file_diff::{Reader, file_diffs};
 use crate::operations::restore::Contents;
+use crate::operations::{Work, millis};
 use crate::wire;
 
 impl Warden {
@@ -135,7 +135,7 @@ fn checked(
         clean: total == 0 && scanned.skipped.is_empty(),
         files: scanned.files,
         bytes: scanned.bytes,
-        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        duration_ms: millis(took),
         findings,
         findings_total: total as u64,
         skipped: scanned

@@ -19,7 +19,7 @@ use crate::operations::lock::LockDone;
 use crate::operations::repair::Repaired;
 use crate::operations::restore::RestoreDone;
 use crate::operations::unlock::UnlockDone;
-use crate::operations::{OperationError, now};
+use crate::operations::{OperationError, millis, now};
 use crate::wire::{self, time};
 
 /// The end of an operation, with the way its answer goes.
@@ -161,7 +161,7 @@ impl Warden {
         events.push(Event::RehashFinished {
             files: done.totals.files,
             bytes: done.totals.bytes,
-            duration_ms: millis(began),
+            duration_ms: millis(began.elapsed()),
             findings: 0,
             deep: false,
         });
@@ -200,7 +200,7 @@ impl Warden {
             skipped,
             unmatched: done.unmatched,
             warnings,
-            duration_ms: millis(began),
+            duration_ms: millis(began.elapsed()),
         }
     }
 
@@ -230,7 +230,7 @@ impl Warden {
             skipped: done.left.iter().map(wire::skipped).collect(),
             unmatched: Vec::new(),
             warnings: self.lock_warnings(),
-            duration_ms: millis(began),
+            duration_ms: millis(began.elapsed()),
         }
     }
 
@@ -268,7 +268,7 @@ impl Warden {
             restored: done.unsealed.restored,
             skipped,
             warnings: done.warnings,
-            duration_ms: millis(began),
+            duration_ms: millis(began.elapsed()),
         }
     }
 
@@ -351,8 +351,4 @@ fn unreviewed(records: &[guard_model::ledger::Record]) -> Vec<(u64, Vec<String>)
             _ => None,
         })
         .collect()
-}
-
-fn millis(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

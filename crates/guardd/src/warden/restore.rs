@@ -20,9 +20,9 @@ use super::commands::{Refusal, Reply, answer};
 use super::outcomes::Finished;
 use super::touches::Reach;
 use crate::comparer::{BackupRecords, DeviceMap, Expectation, MountsAtLock, Records};
-use crate::operations::Work;
 use crate::operations::backup::OnNoBackup;
 use crate::operations::restore::{Contents, How, Planned, RestoreDone, RestoreTask, Scope, Wanted, Wish};
+use crate::operations::{Work, millis};
 use crate::ward::Ward;
 use crate::wire;
 
@@ -149,7 +149,7 @@ impl Warden {
             skipped: done.left.iter().map(wire::skipped).collect(),
             remarks: done.remarks.iter().map(wire::skipped).collect(),
             quarantine: done.quarantine.clone(),
-            duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: millis(began.elapsed()),
         };
         for (path, _) in &done.done {
             if let Ok(path) = RelPath::from_text(&path.to_string()) {
@@ -244,7 +244,7 @@ fn planned_result(task: &RestoreTask, planned: Planned, took: Duration) -> Resto
         skipped: planned.left.iter().map(wire::skipped).collect::<Vec<Skipped>>(),
         remarks: Vec::new(),
         quarantine: None,
-        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        duration_ms: millis(took),
     }
 }
 

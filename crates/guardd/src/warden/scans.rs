@@ -14,7 +14,7 @@ use super::touches::Reach;
 use super::troubles::Topic;
 use super::{Message, Warden};
 use crate::comparer::{Collected, Comparer};
-use crate::operations::Work;
+use crate::operations::{Work, millis};
 
 /// What a rehash reads in a second where there is no hurry: a few hundredths of
 /// a core that hashes some 1.5 GB/s.
@@ -294,7 +294,7 @@ impl Warden {
             self.record(vec![Event::RehashFinished {
                 files: scanned.files,
                 bytes: scanned.bytes,
-                duration_ms: u64::try_from(end.took.as_millis()).unwrap_or(u64::MAX),
+                duration_ms: millis(end.took),
                 findings: suspects.len() as u64,
                 deep: end.kind == ScanKind::Deep,
             }]);

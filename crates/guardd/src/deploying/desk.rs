@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use guard_api::{CallError, Known};
 use guard_deploy::run::{Ended, Job, LookError, Runner, Stream};
 use guard_deploy::worker::{Line, Look, Spec, Work as Child};
-use guard_model::deploy::{Deploy, Phase, Step};
+use guard_model::BackupId;
+use guard_model::deploy::{Deploy, Image, Phase, Step};
 use guard_model::ledger::{Event, Record};
 use tokio::sync::oneshot;
 
@@ -161,6 +162,26 @@ impl Desk {
                 Err(failed(why))
             }
         }
+    }
+
+    /// What it would be rolled back to is known, and in the ledger.
+    pub(super) fn secured(
+        &mut self,
+        backup: BackupId,
+        revision: Option<String>,
+        images: Vec<Image>,
+    ) -> Result<(), Fault> {
+        self.tell(vec![Event::DeploymentSecured {
+            deployment: self.id(),
+            backup: backup.clone(),
+            revision: revision.clone(),
+            images: images.clone(),
+        }])?;
+        let d = &mut self.order.deployment;
+        d.backup = Some(backup);
+        d.revision_before = revision;
+        d.images_before = images;
+        Ok(())
     }
 
     /// Runs a configured step; what it prints goes to the log.

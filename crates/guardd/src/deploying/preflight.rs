@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use guard_api::Known;
 use guard_model::deploy::{Force, Gate, Phase, Verdict};
-use guard_model::ledger::Event;
 use guard_model::{BackupKind, RelPath, Severity};
 
 use super::desk::{Desk, Fault, failed};
@@ -173,16 +172,7 @@ fn secure(desk: &mut Desk) -> Result<(), Fault> {
     desk.tell(vec![made.event()]).inspect_err(|_| view.vault.take_back(&backup))?;
     let revision = super::release::revision(desk)?;
     let images = looks::pin_images(desk)?;
-    let secured = Event::DeploymentSecured {
-        deployment: desk.id(),
-        backup: backup.clone(),
-        revision: revision.clone(),
-        images: images.clone(),
-    };
-    desk.tell(vec![secured])?;
-    desk.order.deployment.backup = Some(backup.clone());
-    desk.order.deployment.revision_before = revision;
-    desk.order.deployment.images_before = images;
+    desk.secured(backup.clone(), revision, images)?;
     let files = made.made.manifest.totals.files;
     desk.end(Phase::Backup, None, since, Ok(&format!("{files} files in backup {backup}, read back")))?;
     keep(desk, &backup)

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use guard_deploy::run::{End, Ended};
-use guard_model::deploy::{DeploymentEnd, DeploymentKind, Force, Image, Phase, Step, Undo};
-use guard_model::ledger::{Event, WindowEnd};
+use guard_model::deploy::{DeploymentEnd, DeploymentKind, Force, Phase, Step, Undo};
+use guard_model::ledger::WindowEnd;
 
 use super::desk::{Desk, Fault, failed};
 use super::flow::Ending;
@@ -173,9 +173,4 @@ fn compare_with_commit(desk: &mut Desk) -> Result<(), Fault> {
     };
     let told = outcome.as_ref().map(String::as_str).map_err(String::as_str);
     desk.end(Phase::Relock, Some("commit"), since, told)
-}
-
-/// For the record of a rollback, too.
-pub(super) fn secured(deployment: u64, backup: guard_model::BackupId, images: Vec<Image>) -> Event {
-    Event::DeploymentSecured { deployment, backup, revision: None, images }
 }

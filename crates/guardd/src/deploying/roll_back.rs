@@ -45,7 +45,7 @@ fn wish(desk: &mut Desk) -> Result<(), Fault> {
     let to = d.to.clone().ok_or_else(|| failed("it is not known what to go back to"))?;
     let images = images_of(desk, &to);
     if d.backup.is_none() {
-        desk.tell(vec![release::secured(d.id, to.clone(), images.clone())])?;
+        desk.secured(to.clone(), None, images.clone())?;
     }
     // Everything since then is undone, the newest first.
     let since: Vec<Deployment> = undone_by(desk, &to);

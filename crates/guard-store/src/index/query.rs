@@ -35,6 +35,8 @@ pub struct RecordFilter {
     pub since: Option<Timestamp>,
     /// Only up to this time.
     pub until: Option<Timestamp>,
+    /// Only records after this number.
+    pub after: Option<u64>,
     /// Only records before this number, to page on.
     pub before: Option<u64>,
 }
@@ -250,6 +252,9 @@ impl Index {
         }
         if let Some(until) = filter.until {
             and("at <=", Value::Integer(until.0));
+        }
+        if let Some(after) = filter.after {
+            and("seq >", Value::Integer(number(after)));
         }
         if let Some(before) = filter.before {
             and("seq <", Value::Integer(number(before)));

@@ -100,6 +100,7 @@ fn it_knows_states_alerts_paths_and_records() {
     let filtered = |f: RecordFilter| seqs(index.recent(4, &f).unwrap());
     assert_eq!(filtered(RecordFilter::default()), [10, 9, 8, 7]);
     assert_eq!(filtered(RecordFilter { before: Some(3), ..Default::default() }), [2, 1]);
+    assert_eq!(filtered(RecordFilter { after: Some(3), before: Some(6), ..Default::default() }), [5, 4]);
     assert_eq!(filtered(RecordFilter { environment: Some("staging".into()), ..Default::default() }), [8]);
     let opened = RecordFilter { events: vec!["alert_opened".into(), "locked".into()], ..Default::default() };
     assert_eq!(filtered(opened.clone()), [8, 3, 2, 1]);

@@ -29,6 +29,8 @@ const LOOKED_AT_EVERY: Duration = Duration::from_millis(150);
 const AT_ONCE: usize = 200;
 /// Lines of a log that `ShowDeployment` gives.
 const LAST_LINES: usize = 200;
+/// Results that `ShowDeployment` gives: of each gate and step one.
+const RESULTS: u64 = 10_000;
 /// Longest reason.
 const REASON: usize = 1000;
 
@@ -169,9 +171,18 @@ pub(super) async fn list(daemon: &Daemon, asked: &ListDeployments, out: &mut Out
 
 pub(super) async fn show(daemon: &Daemon, asked: &ShowDeployment, out: &mut Out) -> Result<(), Ended> {
     let warden = daemon.warden(asked.environment.as_deref())?;
-    let deployment = known(daemon, &warden.name, asked.id)?;
-    let filter = RecordFilter { environment: Some(warden.name.clone()), ..RecordFilter::default() };
-    let read = || daemon.house.index().recent(100_000, &filter);
+    let all = daemon.house.index().environment_state(&warden.name).map_err(failed)?.deployments;
+    let deployment = all.get(asked.id).cloned().ok_or_else(|| no_such(&warden.name, asked.id))?;
+    // One at a time: what lies between its beginning and that of the next is its own.
+    let next = all.past.iter().chain(&all.running).map(|d| d.id).find(|id| *id > asked.id);
+    let filter = RecordFilter {
+        environment: Some(warden.name.clone()),
+        events: vec!["deployment_result".to_owned()],
+        after: Some(asked.id),
+        before: next,
+        ..RecordFilter::default()
+    };
+    let read = || daemon.house.index().recent(RESULTS, &filter);
     let mut records = tokio::task::block_in_place(read).map_err(failed)?;
     records.reverse();
     let results = records.iter().filter_map(|record| match &record.event {

@@ -1,5 +1,7 @@
 //! What the ledger says of an environment's deployments: a fold over its records.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::backup::BackupId;
@@ -88,6 +90,17 @@ impl Deployment {
     pub fn is_verified(&self) -> bool {
         self.phase == Some(Phase::Relock)
     }
+
+    /// Did it end well?
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.ended.as_ref().is_some_and(|e| e.end == DeploymentEnd::Done)
+    }
+
+    /// What stood before it, and what it left.
+    fn backups(&self) -> impl Iterator<Item = &BackupId> {
+        self.backup.iter().chain(self.ended.iter().filter_map(|e| e.release.as_ref()))
+    }
 }
 
 /// An environment's deployments.
@@ -99,11 +112,40 @@ pub struct Deployments {
     pub past: Vec<Deployment>,
     /// One could neither be finished nor rolled back: which, and why. Cleared by a good one, or by a lock.
     pub needs_operator: Option<(u64, String)>,
+    /// Backups that guardd pinned for them; those that somebody else pinned are that person's business.
+    #[serde(default)]
+    pub pinned: BTreeSet<BackupId>,
 }
 
 impl Deployments {
-    /// Past ones that are kept for listings.
-    pub const KEPT: usize = 50;
+    /// Past ones that are kept for listings; whatever is kept to be rolled back is among them.
+    pub const LISTED: usize = 50;
+    /// So many good ones can be rolled back.
+    pub const KEPT: usize = 3;
+    /// Who pins backups for them, as the ledger says it.
+    pub const PINNED_BY: &str = "guardd";
+
+    /// Those that somebody may go back over, the newest first: the one that runs, the one that needs an operator, and
+    /// the last good ones. Their backups and the images that ran before them are kept. One that failed and was rolled
+    /// back takes no good one's place.
+    pub fn kept(&self) -> impl Iterator<Item = &Deployment> {
+        // One that is verified is good, and only its record is missing.
+        let counted = self.running.as_ref().is_some_and(Deployment::is_verified);
+        let mut good = Self::KEPT - usize::from(counted);
+        let failed = self.needs_operator.as_ref().map(|(id, _)| *id);
+        let past = self.past.iter().rev().filter(move |d| {
+            let is_kept = d.is_done() && good > 0;
+            good -= usize::from(is_kept);
+            is_kept || Some(d.id) == failed
+        });
+        self.running.iter().chain(past)
+    }
+
+    /// The backups of those that are [`Deployments::kept`]: what stood before each, and what it left.
+    #[must_use]
+    pub fn kept_backups(&self) -> BTreeSet<BackupId> {
+        self.kept().flat_map(Deployment::backups).cloned().collect()
+    }
 
     /// A deployment of that id.
     #[must_use]
@@ -114,8 +156,7 @@ impl Deployments {
     /// The newest that left a release of its own.
     #[must_use]
     pub fn last_done(&self) -> Option<&Deployment> {
-        let is_done = |d: &&Deployment| d.ended.as_ref().is_some_and(|e| e.end == DeploymentEnd::Done);
-        self.past.iter().rev().find(is_done)
+        self.past.iter().rev().find(|d| d.is_done())
     }
 
     /// Takes in one record of the environment.
@@ -145,6 +186,13 @@ impl Deployments {
                 });
             }
             Event::DeploymentEnded { .. } => self.end(record),
+            Event::BackupPinned { backup, pinned: true, by } if by == Self::PINNED_BY => {
+                self.pinned.insert(backup.clone());
+            }
+            Event::BackupPinned { backup, .. } => {
+                self.pinned.remove(backup);
+            }
+            Event::BackupPruned { backups, .. } => self.pinned.retain(|id| !backups.contains(id)),
             // Whoever locks has looked, and says that this is how it should be.
             Event::Locked { .. } => self.needs_operator = None,
             event => {
@@ -186,8 +234,11 @@ impl Deployments {
             duration_ms: *duration_ms,
         });
         self.past.push(ended);
-        let too_many = self.past.len().saturating_sub(Self::KEPT);
-        self.past.drain(..too_many);
+        while self.past.len() > Self::LISTED {
+            let kept: Vec<u64> = self.kept().map(|d| d.id).collect();
+            let oldest = self.past.iter().position(|d| !kept.contains(&d.id)).unwrap_or(0);
+            self.past.remove(oldest);
+        }
     }
 }
 
@@ -300,7 +351,77 @@ mod tests {
             all.apply(&record(2 * n + 1, started()));
             all.apply(&record(2 * n + 2, ended(2 * n + 1, DeploymentEnd::Done)));
         }
-        assert_eq!(all.past.len(), Deployments::KEPT);
+        assert_eq!(all.past.len(), Deployments::LISTED);
         assert_eq!(all.past.last().map(|d| d.id), Some(399));
+    }
+
+    fn phase(deployment: u64, phase: Phase) -> Event {
+        Event::DeploymentPhase { deployment, phase, step: None }
+    }
+
+    /// A deployment with a backup of that number, begun by record 10 times that.
+    fn begin(all: &mut Deployments, number: u64) {
+        let id = 10 * number;
+        all.apply(&record(id, started()));
+        let backup = BackupId::new(number, Timestamp(0));
+        all.apply(&record(
+            id + 1,
+            Event::DeploymentSecured { deployment: id, backup, revision: None, images: vec![] },
+        ));
+    }
+
+    fn went(all: &mut Deployments, number: u64, end: DeploymentEnd) {
+        begin(all, number);
+        all.apply(&record(10 * number + 2, ended(10 * number, end)));
+    }
+
+    fn kept(all: &Deployments) -> Vec<u64> {
+        all.kept().map(|d| d.id / 10).collect()
+    }
+
+    #[test]
+    fn one_that_failed_takes_no_good_ones_place() {
+        let mut all = Deployments::default();
+        for number in 1..=4 {
+            went(&mut all, number, DeploymentEnd::Done);
+        }
+        for number in 5..=9 {
+            went(&mut all, number, DeploymentEnd::RolledBack);
+        }
+        assert_eq!(kept(&all), [4, 3, 2]);
+        // While it runs nobody knows whether it is good.
+        begin(&mut all, 10);
+        assert_eq!(kept(&all), [10, 4, 3, 2]);
+        all.apply(&record(105, phase(100, Phase::Relock)));
+        assert_eq!(kept(&all), [10, 4, 3]);
+        let sequences: Vec<u64> = all.kept_backups().iter().map(BackupId::sequence).collect();
+        assert_eq!(sequences, [3, 4, 10]);
+        all.apply(&record(106, ended(100, DeploymentEnd::NeedsOperator)));
+        assert_eq!(kept(&all), [10, 4, 3, 2]);
+    }
+
+    #[test]
+    fn however_many_are_refused_the_good_ones_stay_known() {
+        let mut all = Deployments::default();
+        went(&mut all, 1, DeploymentEnd::Done);
+        for number in 2..=200 {
+            went(&mut all, number, DeploymentEnd::Refused);
+        }
+        assert_eq!((kept(&all), all.past.len()), (vec![1], Deployments::LISTED));
+        assert_eq!(all.last_done().map(|d| d.id), Some(10));
+    }
+
+    #[test]
+    fn what_a_person_pins_is_not_guardds_to_free() {
+        let pin = |number, pinned, by: &str| {
+            let backup = BackupId::new(number, Timestamp(0));
+            Event::BackupPinned { backup, pinned, by: by.to_owned() }
+        };
+        let mut all = Deployments::default();
+        all.apply(&record(1, pin(1, true, Deployments::PINNED_BY)));
+        all.apply(&record(2, pin(2, true, "operator")));
+        all.apply(&record(3, pin(3, true, Deployments::PINNED_BY)));
+        all.apply(&record(4, pin(3, false, "operator")));
+        assert_eq!(all.pinned, BTreeSet::from([BackupId::new(1, Timestamp(0))]));
     }
 }

@@ -14,8 +14,6 @@ const ROUND: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(30);
 /// What asks or tags all images of a project takes no longer.
 const IMAGES: Duration = Duration::from_secs(120);
-/// Releases whose images are kept from `docker image prune`.
-const KEPT: usize = 3;
 
 /// Is everything well, without a break, for `stable_for`? Says what was seen. Of a rollback, what failed before the
 /// deployment already is told and not asked for.
@@ -123,9 +121,7 @@ pub(super) fn unpin_images(desk: &mut Desk) -> Result<(), Fault> {
     if compose(desk).is_none() {
         return Ok(());
     }
-    let past = desk.order.state.deployments.past.iter().rev();
-    let kept = std::iter::once(desk.id()).chain(past.filter(|d| d.backup.is_some()).map(|d| d.id)).take(KEPT);
-    let keep = kept.map(|id| format!("{id}-")).collect();
+    let keep = super::keep::kept(desk)?.iter().map(|id| format!("{id}-")).collect();
     let look = Look::Unpin { repository: repository(desk), keep };
     if let Err(fault) = desk.look("unpin", look, IMAGES, &mut |_| {}) {
         // They take space, and the next deployment tries again.

@@ -8,6 +8,7 @@ use guard_model::{BackupId, RelPath};
 
 use super::desk::{Desk, Fault, Gone, failed};
 use super::flow::{self, Ending};
+use super::keep::keep;
 use super::{looks, preflight, release};
 use crate::operations::Work;
 use crate::warden::{Command, RestoreWish};
@@ -46,12 +47,24 @@ fn wish(desk: &mut Desk) -> Result<(), Fault> {
     let images = images_of(desk, &to);
     if d.backup.is_none() {
         desk.secured(to.clone(), None, images.clone())?;
+        keep_what_goes(desk, &to)?;
     }
     // Everything since then is undone, the newest first.
     let since: Vec<Deployment> = undone_by(desk, &to);
     let begun: Vec<Step> = since.iter().rev().flat_map(|d| begun_steps(desk, d)).collect();
     go_back(desk, &to, &images, &begun)?;
     release::verify(desk, Phase::VerifyRollBack)
+}
+
+/// What it goes back to stays, and so do the images of the release that goes: somebody may want it back. A rollback goes
+/// on without.
+fn keep_what_goes(desk: &mut Desk, to: &BackupId) -> Result<(), Gone> {
+    for outcome in [keep(desk, to), looks::pin_images(desk).map(drop)] {
+        if let Err(fault) = outcome {
+            desk.log.says(&format!("goes on, though not all of it is kept: {}", fault.why()?));
+        }
+    }
+    Ok(())
 }
 
 /// The images that ran when this backup was made.

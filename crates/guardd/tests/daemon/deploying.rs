@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use guard_api::method::{
-    Cancel, Deploy, DeploymentStep, ListDeployments, Lock, Rollback, ShowDeployment, Who,
+    Cancel, CreateBackup, Deploy, DeploymentStep, ListBackups, ListDeployments, Lock, PinBackup, Rollback,
+    ShowDeployment, Who,
 };
 use guard_api::wire::{Deployment, Severity, State};
 use guard_api::{Exit, Known};
@@ -264,6 +265,42 @@ fn releases_are_brought_back_by_number() {
     assert!(stage.at("new/file").exists());
     assert!(matches!(stage.refused(&Rollback { to: Some(1), ..Rollback::default() }), Known::Refused { .. }));
     assert_ne!(before, "release v1\n");
+}
+
+#[test]
+fn what_good_ones_can_be_rolled_back_to_stays_whatever_fails_after_them() {
+    let deploy = r#"steps = [{ name = "up", run = "echo $GUARDD_REVISION > compose.yml; test $GUARDD_REVISION != bad" }]"#;
+    let stage = Stage::locked(&configured(PLAIN, deploy));
+    let pinned = || -> Vec<String> {
+        let mut backups = stage.call(&ListBackups::default()).backups;
+        backups.retain(|b| b.pinned);
+        let mut ids: Vec<String> = backups.into_iter().map(|b| b.id).collect();
+        ids.sort();
+        ids
+    };
+    let needed = |all: &[Deployment]| -> Vec<String> {
+        let ids = all.iter().flat_map(|d| d.backup.clone().into_iter().chain(d.release.clone()));
+        let mut ids: Vec<String> = ids.collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    };
+    let good: Vec<Deployment> = ["v1", "v2", "v3"].map(|revision| deployed(&stage, revision)).to_vec();
+    assert_eq!(good.iter().map(|d| d.end.as_deref()).collect::<Vec<_>>(), [Some("done"); 3]);
+    let by_hand = stage.call(&CreateBackup::default()).result.unwrap().backup.id;
+    stage.call(&PinBackup { environment: None, id: by_hand.clone(), pinned: true });
+    for _ in 0..3 {
+        assert_eq!(deployed(&stage, "bad").end.as_deref(), Some("rolled-back"));
+    }
+    for id in needed(&good) {
+        assert!(pinned().contains(&id), "{id}: {:?}", pinned());
+    }
+    // Only a good one takes the place of the oldest; what failed needs nothing any more.
+    let newest = deployed(&stage, "v4");
+    let mut kept = needed(&[good[1].clone(), good[2].clone(), newest]);
+    kept.push(by_hand);
+    kept.sort();
+    assert_eq!(pinned(), kept);
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod ward;
 mod warden;
 mod watching;
 mod wire;
+mod work_tree;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -17,6 +17,10 @@ use super::{Order, unit_prefix};
 use crate::failure::chain;
 use crate::operations::millis;
 use crate::warden::{Command, Message};
+use crate::work_tree::WorkTree;
+
+/// What asks git takes no longer.
+const GIT: Duration = Duration::from_secs(120);
 
 /// Why a deployment goes no further.
 #[derive(Debug)]
@@ -190,38 +194,15 @@ impl Desk {
         let deadline = step.deadline.unwrap_or(self.deploy.deadline);
         self.log.at(phase, Some(&step.name));
         let mut log = std::mem::take(&mut self.log);
-        let ended = self.child(&step.name, child, deadline, &mut |stream, piece| {
+        let mut heard = |stream, piece: &[u8]| {
             log.printed(if stream == Stream::Out { Source::Out } else { Source::Err }, piece);
+        };
+        let ended = self.with_job(&step.name, &self.deploy.run_as, child, deadline, |runner, job, stop| {
+            runner.run(job, stop, &mut heard).map_err(|e| failed(chain(&e)))
         });
         log.flush();
         self.log = log;
         ended
-    }
-
-    /// What a command line prints that only asks; `None` where it fails.
-    pub(super) fn question(&mut self, name: &str, line: &str) -> Result<Option<String>, Fault> {
-        let mut said = Vec::new();
-        let child = Child::Step { run: line.to_owned() };
-        let ended = self.child(name, child, Duration::from_secs(60), &mut |stream, piece| {
-            if stream == Stream::Out && said.len() < 1 << 20 {
-                said.extend_from_slice(piece);
-            }
-        })?;
-        let is_good = ended.end == guard_deploy::run::End::Exited(0);
-        Ok(is_good.then(|| String::from_utf8_lossy(&said).into_owned()))
-    }
-
-    /// Runs a child as the configured user.
-    fn child(
-        &self,
-        name: &str,
-        work: Child,
-        deadline: Duration,
-        heard: &mut dyn FnMut(Stream, &[u8]),
-    ) -> Result<Ended, Fault> {
-        self.with_job(name, work, deadline, |runner, job, stop| {
-            runner.run(job, stop, heard).map_err(|e| failed(chain(&e)))
-        })
     }
 
     /// Runs a child that looks at the application as the configured user.
@@ -232,24 +213,46 @@ impl Desk {
         deadline: Duration,
         heard: &mut dyn FnMut(Line),
     ) -> Result<(), Fault> {
-        self.with_job(name, Child::Look(Box::new(look)), deadline, |runner, job, stop| {
+        self.look_as(&self.deploy.run_as, name, look, deadline, heard).map_err(failed)
+    }
+
+    fn look_as(
+        &self,
+        user: &str,
+        name: &str,
+        look: Look,
+        deadline: Duration,
+        heard: &mut dyn FnMut(Line),
+    ) -> Result<(), String> {
+        self.with_job(name, user, Child::Look(Box::new(look)), deadline, |runner, job, stop| {
             runner.look(job, stop, heard).map_err(|e| match e {
-                LookError::Stopped => failed("it was cancelled"),
-                other => failed(chain(&other)),
+                LookError::Stopped => "it was cancelled".to_owned(),
+                other => chain(&other),
             })
         })
+    }
+
+    /// Asks git about the root, as its owner.
+    pub(super) fn ask_git<T>(
+        &self,
+        ask: impl FnOnce(&mut WorkTree<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let mut looker =
+            |user: &str, look: Look, heard: &mut dyn FnMut(Line)| self.look_as(user, "git", look, GIT, heard);
+        WorkTree::new(&self.order.root, &mut looker).and_then(|mut tree| ask(&mut tree))
     }
 
     fn with_job<T>(
         &self,
         name: &str,
+        user: &str,
         work: Child,
         deadline: Duration,
         run: impl FnOnce(&Runner, &Job<'_>, &AtomicBool) -> T,
     ) -> T {
         let spec = Spec { directory: self.order.root.clone(), environment: self.variables(), work };
         let unit = format!("{}{name}", unit_prefix(&self.order.ward.name, self.id()));
-        let job = Job { unit: &unit, user: &self.deploy.run_as, spec: &spec, deadline };
+        let job = Job { unit: &unit, user, spec: &spec, deadline };
         let never = AtomicBool::new(false);
         let stop = if self.goes_back.load(Ordering::Relaxed) { &never } else { &*self.order.stop };
         run(&self.runner, &job, stop)

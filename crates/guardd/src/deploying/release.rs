@@ -17,6 +17,7 @@ use crate::operations::lock::LockOptions;
 use crate::operations::open_writers::OnOpenWriters;
 use crate::ward::Ward;
 use crate::warden::{Command, LockOrder};
+use crate::work_tree;
 
 /// Paths that one line names.
 const NAMED: usize = 5;
@@ -81,8 +82,8 @@ pub(super) fn record(desk: &mut Desk) -> Result<Ending, Fault> {
     to_disk(desk)?;
     let since = desk.begin(Phase::Relock, None)?;
     let d = desk.order.deployment.clone();
-    let revision_after = revision(desk)?;
-    if d.kind == DeploymentKind::Deploy && revision_after.is_some() {
+    let revision_after = revision(desk);
+    if d.kind == DeploymentKind::Deploy && work_tree::is_at(&desk.order.root) {
         compare_with_commit(desk)?;
     }
     let what = d.revision.clone().map(|r| format!(" of {r}")).unwrap_or_default();
@@ -144,32 +145,22 @@ pub(super) fn lock_again(desk: &mut Desk, reason: &str) -> Result<Option<(u64, u
     Ok(Some((locked.generation, locked.changed.unwrap_or(0))))
 }
 
-/// The commit that the root's git work tree is at, where it is one.
-pub(super) fn revision(desk: &mut Desk) -> Result<Option<String>, Fault> {
-    let said =
-        desk.question("revision", "git -c core.fsmonitor=false rev-parse --verify --quiet HEAD 2>/dev/null")?;
-    let is_hash = |text: &str| matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit());
-    Ok(said.map(|text| text.trim().to_owned()).filter(|text| is_hash(text)))
+/// The commit that the root's git work tree is at, where it is one or in one.
+pub(super) fn revision(desk: &mut Desk) -> Option<String> {
+    if !desk.order.root.ancestors().any(work_tree::is_at) {
+        return None;
+    }
+    let head = desk.ask_git(|tree| tree.head());
+    head.inspect_err(|why| desk.log.says(&format!("at which commit it is could not be told: {why}"))).ok()
 }
 
-/// What stands in the tree and is neither from the commit nor ignored by git is said.
+/// What stands in the tree and is not from the commit is said.
 fn compare_with_commit(desk: &mut Desk) -> Result<(), Fault> {
     let since = Instant::now();
-    let line = "git -c core.fsmonitor=false -c core.untrackedCache=false status --porcelain=v1 -z --untracked-files=all";
-    let Some(said) = desk.question("compare", line)? else { return Ok(()) };
-    let paths: Vec<String> = said
-        .split('\0')
-        .filter_map(|entry| entry.get(3..))
-        .filter(|path| !path.is_empty())
-        .map(|path| guard_model::path::escape(path.as_bytes()))
-        .collect();
-    let outcome = match paths.len() {
-        0 => Ok("the tree is that of the commit, but for what git ignores".to_owned()),
-        n => {
-            let named = paths.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            let more = if n > NAMED { format!(" and {} more", n - NAMED) } else { String::new() };
-            Err(format!("not from the commit: {named}{more}"))
-        }
+    let outcome = match desk.ask_git(|tree| tree.differing(&desk.order.config.policy)) {
+        Ok(differing) if differing.paths.is_empty() => Ok("the tree is that of the commit".to_owned()),
+        Ok(differing) => Err(format!("not from the commit: {}", differing.named(NAMED))),
+        Err(why) => Err(format!("whether all of it is from the commit could not be told: {why}")),
     };
     let told = outcome.as_ref().map(String::as_str).map_err(String::as_str);
     desk.end(Phase::Relock, Some("commit"), since, told)

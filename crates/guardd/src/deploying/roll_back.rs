@@ -12,6 +12,7 @@ use super::keep::keep;
 use super::{looks, preflight, release};
 use crate::operations::Work;
 use crate::warden::{Command, RestoreWish};
+use crate::work_tree;
 
 /// Rolls back a deployment that failed because of `cause`.
 pub(super) fn after(desk: &mut Desk, cause: &str) -> Result<Ending, Gone> {
@@ -136,12 +137,14 @@ fn go_back(desk: &mut Desk, backup: &BackupId, images: &[Image], begun: &[Step])
 /// Every protected path exactly as the backup has it: what was added goes to quarantine.
 fn put_back(desk: &mut Desk, backup: &BackupId) -> Result<(), Fault> {
     let since = Instant::now();
-    let outcome = restore(desk, backup).and_then(|told| {
-        // HEAD is back, and git's index still that of the release: it would show all of it as staged. Where the root is
-        // no work tree this fails, which is no trouble.
-        let line = "git -c core.fsmonitor=false -c core.hooksPath=/dev/null reset --quiet";
-        desk.question("index", line).map(|_| told)
-    });
+    let outcome = restore(desk, backup);
+    // HEAD is back, and git's index still that of the release: it would show all of it as staged.
+    if outcome.is_ok()
+        && desk.order.root.ancestors().any(work_tree::is_at)
+        && let Err(why) = desk.ask_git(|tree| tree.reset_index())
+    {
+        desk.log.says(&format!("git's index is not that of the commit: {why}"));
+    }
     desk.conclude(Phase::RollBack, Some("files"), since, outcome)
 }
 
@@ -161,6 +164,6 @@ fn restore(desk: &Desk, backup: &BackupId) -> Result<String, Fault> {
 }
 
 fn ending(desk: &mut Desk, cause: &str) -> Ending {
-    let revision_after = release::revision(desk).ok().flatten();
+    let revision_after = release::revision(desk);
     Ending { revision_after, ..Ending::of(DeploymentEnd::RolledBack, cause) }
 }

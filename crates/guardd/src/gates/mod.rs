@@ -9,7 +9,6 @@ mod child;
 mod git;
 mod own;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -74,14 +73,7 @@ fn user(subject: &Subject) -> Result<String, String> {
     if let Some(deploy) = &subject.config.deploy {
         return Ok(deploy.run_as.clone());
     }
-    owner(subject)
-}
-
-/// The user whose directory the root is.
-fn owner(subject: &Subject) -> Result<String, String> {
-    let meta = std::fs::metadata(&subject.root).map_err(|e| format!("the root cannot be looked at: {e}"))?;
-    guard_sys::peer::user_name(meta.uid())
-        .ok_or_else(|| format!("the root belongs to uid {}, which is no user's", meta.uid()))
+    crate::work_tree::owner(&subject.root)
 }
 
 /// Gates of a kind that the daemon itself looks at: a child has no say in them.

@@ -12,6 +12,7 @@ use guard_api::wire::{Deployment, Severity, State};
 use guard_api::{Exit, Known};
 use rustix::process::Signal;
 
+use crate::repositories::git;
 use crate::stage::{ENV, PLAIN, SEALED, Stage, run, text_of, wish};
 use crate::tree::{mode, picture, write};
 use crate::wait;
@@ -301,6 +302,30 @@ fn what_good_ones_can_be_rolled_back_to_stays_whatever_fails_after_them() {
     kept.push(by_hand);
     kept.sort();
     assert_eq!(pinned(), kept);
+}
+
+#[test]
+fn what_a_release_holds_that_no_commit_has_is_said() {
+    let deploy = r#"
+steps = [{ name = "files", run = "git mv compose.yml moved.yml && echo x > added && echo SECRET=2 > .env && echo x > logs/x" }]
+"#;
+    let mut stage = Stage::new(&configured(PLAIN, deploy));
+    let root = stage.app();
+    git(&root, &["init", "-q"]);
+    git(&root, &["add", "-A", "--", ".", ":!.env", ":!logs", ":!media"]);
+    git(&root, &["commit", "-q", "-m", "all that is part of it"]);
+    stage.start();
+    stage.lock();
+    let done = deployed(&stage, "v2");
+    assert_eq!(done.end.as_deref(), Some("done"), "{done:?}");
+    let results = stage.call(&ShowDeployment { environment: None, id: done.id }).results;
+    let compared = results.iter().find(|r| r.step.as_deref() == Some("commit")).unwrap();
+    // Both names of what was moved, each whole.
+    assert_eq!(compared.told, "not from the commit: D compose.yml, A moved.yml, ?? added");
+    assert_eq!(git(&root, &["diff", "--cached", "--no-renames", "--name-only"]), "compose.yml\nmoved.yml");
+    // What was staged goes back with the files.
+    assert_eq!(end_of(stage.call(&Rollback::default())).end.as_deref(), Some("done"));
+    assert_eq!(git(&root, &["diff", "--cached", "--no-renames", "--name-only"]), "");
 }
 
 #[test]

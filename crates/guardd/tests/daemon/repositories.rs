@@ -12,7 +12,7 @@ rehash = "1h"
 protect = ["backend/"]
 "#;
 
-fn git(root: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(root: &Path, arguments: &[&str]) -> String {
     let out = Command::new("git")
         .args(["-c", "user.name=Eve", "-c", "user.email=eve@example.org", "-c", "init.defaultBranch=main"])
         .args(arguments)

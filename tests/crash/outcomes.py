@@ -61,5 +61,10 @@ class Outcome:
     """The operations that followed it are done, too."""
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def is_missed(self) -> bool:
+        """The step did not come again."""
+        return self.step is not None and not self.reached
+
     def __str__(self) -> str:
         return f"{self.case}, {self.fault.value} before {self.step or 'nothing'} (answer: {self.answered}, then {self.became})"

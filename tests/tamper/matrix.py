@@ -23,7 +23,7 @@ from rows import CONTROLS, ROWS, Row, Seen, Site, Spell
 PR_SET_NAME, PR_SET_PDEATHSIG = 15, 1
 ACTOR = "tamper"
 REAL_PROGRAMS = {"sed", "cp", "dd", "rm", "ls"}
-ACT_SECONDS = 30
+ACT_SECONDS = 60
 AT_ONCE = {Seen.EVENT, Seen.TABLE}
 
 
@@ -206,14 +206,14 @@ class Run:
             if pending is None:
                 continue
             if c.seen(row) in AT_ONCE:
-                self._await([pending], "the kernel's word", 20)
+                self._await([pending], "the kernel's word")
             else:
                 later.append(pending)
         looks = [p for p in later if c.seen(p.row) is Seen.LOOK]
-        self._await(looks, "a look", 20)
+        self._await(looks, "a look")
         self.daemon.configure(LIVELY)
         self.daemon.call("Reload")
-        self._await([p for p in later if p not in looks], "sweep and rehash", 40)
+        self._await([p for p in later if p not in looks], "sweep and rehash")
 
     def _act_apart(self, sites: dict[str, Site]) -> None:
         """What needs a daemon that does not watch, or moves the root: one after the other."""
@@ -227,7 +227,7 @@ class Run:
             if pending:
                 if row.spell:
                     pending.acting.done_at = time.monotonic()
-                self._await([pending], row.name, 40)
+                self._await([pending], row.name)
             if row.undo:
                 row.undo(site)
             self._settle()
@@ -264,7 +264,7 @@ class Run:
         left = {str(site.above) if p == table.ABOVE else f"{base}/{p}": c for p, c in row.finds.items()}
         return Pending(row, base, acting, left, actors=[])
 
-    def _await(self, pending: list[Pending], what: str, patience: float) -> None:
+    def _await(self, pending: list[Pending], what: str) -> None:
         def all_found() -> bool:
             for at, _, finding in self.daemon.findings():
                 for p in pending:
@@ -275,7 +275,7 @@ class Run:
             return not any(p.left for p in pending)
 
         try:
-            until(what, all_found, patience)
+            until(what, all_found)
         except TimeoutError:
             pass
         for p in pending:

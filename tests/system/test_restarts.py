@@ -120,7 +120,7 @@ def test_one_hung_thread_is_enough(guard, part):
             frozen.reap()
             return guard.machine.main_pid(UNIT) not in (0, old)
 
-        wait_until(restarted, f"restart after thread {running[tid]} hung", seconds=6 * WATCHDOG_SECONDS)
+        wait_until(restarted, f"restart after thread {running[tid]} hung", seconds=12 * WATCHDOG_SECONDS)
     guard.wait_new_main_process(old)
 
 

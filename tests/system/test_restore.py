@@ -81,14 +81,14 @@ def wait_put_back(guard: Guard, *paths: str, after_alert: int) -> None:
         findings = [f for alert in guard.alerts() if alert["id"] > after_alert for f in alert["findings"]]
         return [path for path in paths if not any(f["path"] == path and f["restored"] for f in findings)]
 
-    wait_until(lambda: not missing(), f"word that {paths} were put back", seconds=30, every=0.2)
+    wait_until(lambda: not missing(), f"word that {paths} were put back", seconds=180, every=0.2)
 
 
 def wait_clean(guard: Guard) -> None:
     def clean():
         return guard.ctl("check", ENVIRONMENT, "--json", status=None).json()["clean"]
 
-    wait_until(clean, "an environment as it was locked", seconds=60, every=0.3)
+    wait_until(clean, "an environment as it was locked", seconds=180, every=0.3)
 
 
 def acknowledge_all(guard: Guard) -> None:
@@ -244,7 +244,7 @@ def over(guard: Guard) -> bool:
 
 def expect_stopped(guard: Guard) -> None:
     """Waits until guardd says that it goes on no longer: a critical alert, and in `status`."""
-    wait_until(lambda: over(guard), "the end of the fight", seconds=30, every=0.2)
+    wait_until(lambda: over(guard), "the end of the fight", seconds=180, every=0.2)
     assert any("not put back any more" in line for line in guard.daemon()["degraded"]), guard.daemon()["degraded"]
     assert guard.ctl("log", ENVIRONMENT, "-n", "200").out.count("not put back any more")
 

@@ -47,7 +47,7 @@ def degraded(guard: Guard, *words: str) -> str:
         lines = answer.json()["daemon"]["degraded"] if answer.status == 0 else []
         return next((line for line in lines if all(word in line.lower() for word in words)), None)
 
-    return wait_until(said, f"word of {words} in status", seconds=40, every=0.2)
+    return wait_until(said, f"word of {words} in status", seconds=180, every=0.2)
 
 
 def healthy(guard: Guard, *words: str) -> None:
@@ -55,7 +55,7 @@ def healthy(guard: Guard, *words: str) -> None:
         lines = guard.daemon()["degraded"]
         return not any(all(word in line.lower() for word in words) for line in lines)
 
-    wait_until(nothing_said, f"end of what status said of {words}", seconds=60, every=0.5)
+    wait_until(nothing_said, f"end of what status said of {words}", seconds=180, every=0.5)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def test_log_file_replaced_by_a_directory(guard):
 
 def test_socket_removed_comes_back_or_is_reported(guard):
     guard.machine.run(["rm", SOCKET])
-    wait_until(lambda: guard.ctl("status", status=None).status == 0, "the socket's return", seconds=90, every=0.5)
+    wait_until(lambda: guard.ctl("status", status=None).status == 0, "the socket's return", seconds=180, every=0.5)
     assert guard.machine.run(["stat", "--format=%a %U:%G", SOCKET]).out.strip() == "660 root:guardd"
 
 
@@ -243,10 +243,10 @@ def test_root_mounted_over_is_reported(guard):
 
 def test_root_renamed_away_is_reported_and_its_return_too(guard):
     guard.machine.run(["mv", ROOT, "/srv/gone"])
-    wait_until(lambda: "root" in str([f["change"] for a in guard.alerts() for f in a["findings"]]), "alert about the root", 20)
+    wait_until(lambda: "root" in str([f["change"] for a in guard.alerts() for f in a["findings"]]), "alert about the root")
     assert guard.ctl("check", ENVIRONMENT, status=None).status != 0
     guard.machine.run(["mv", "/srv/gone", ROOT])
-    wait_until(lambda: guard.ctl("check", ENVIRONMENT, status=None).status in (0, 1), "a check after the root's return", 30)
+    wait_until(lambda: guard.ctl("check", ENVIRONMENT, status=None).status in (0, 1), "a check after the root's return")
     edit(guard, "backend/Dockerfile")
     guard.wait_finding("backend/Dockerfile", "content")
 

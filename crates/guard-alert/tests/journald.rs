@@ -146,7 +146,7 @@ fn a_stop_in_the_middle_of_an_alert_goes_on_in_the_middle() {
     until("the stall", || health(&sinks, "journald").error.is_some());
     let started = Instant::now();
     let left = sinks.shutdown(Duration::from_millis(200));
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(60));
     assert_eq!(left.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["journald"]);
     let mut paths = Vec::new();
     socket.set_nonblocking(true).unwrap();

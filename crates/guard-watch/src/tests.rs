@@ -101,7 +101,7 @@ fn stage(directories: &[&str], start: Start) -> Stage {
 
 impl Stage {
     fn next(&self) -> Hint {
-        self.hints.recv_timeout(Duration::from_secs(20)).unwrap()
+        self.hints.recv_timeout(Duration::from_secs(120)).unwrap()
     }
 
     fn gap(&self) -> (GapCause, String) {

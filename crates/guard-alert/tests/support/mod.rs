@@ -13,7 +13,7 @@ use guard_model::ledger::{Event, Record};
 use guard_model::{Change, Finding, Severity, Timestamp};
 
 /// Longer than anything here takes on a busy machine; waiting ends as soon as the condition holds.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
 struct Inner {

@@ -60,7 +60,7 @@ fn readers_follow_while_others_write() {
                         None => {
                             // Between look and wait nothing is lost: a wake stays until fetched.
                             if h.head().seq < expected {
-                                wake.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+                                wake.recv_timeout(std::time::Duration::from_secs(120)).unwrap();
                             }
                         }
                     }

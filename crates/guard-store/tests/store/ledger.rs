@@ -10,7 +10,7 @@ use guard_store::{StoreError, verify_files};
 
 use crate::support::{Fixture, bash, finding, locked, opened_alert, stopped};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn records_are_chained_and_durable_when_append_returns() {

@@ -13,7 +13,7 @@ use guard_model::policy::{PatternText, Policy};
 use guard_watch::{EnvId, Hint, WatchReport, Watcher};
 
 /// Longer than anything here takes on a busy machine; waiting ends as soon as the condition holds.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const ENV: EnvId = EnvId(7);
 

@@ -394,7 +394,7 @@ fn all_show(stage: &Stage, acts: &[(usize, &Act)]) {
         (act.does)(&stage.at(n.to_string()), &stage.path(format!("out-{n}")));
     }
     let mut left = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
         left = missing(&listed(stage.findings()), acts);
         if left.is_empty() {

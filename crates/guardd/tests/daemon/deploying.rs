@@ -39,7 +39,7 @@ steps = [
 ]
 rollback = [{ name = "up", run = "echo rolled >> logs/rollbacks" }]
 health = [{ command = "! grep -q bad compose.yml" }]
-deadline = "3s"
+deadline = "8s"
 "#;
 
 fn asked(revision: &str) -> Deploy {

@@ -278,7 +278,7 @@ fn the_time_until_a_file_is_back() {
         let alert = began.elapsed();
         while fs::metadata(stage.at("backend/app/big.bin")).unwrap().len() != original.len() as u64 {
             std::thread::sleep(Duration::from_millis(1));
-            assert!(began.elapsed() < Duration::from_secs(30), "never put back");
+            assert!(began.elapsed() < Duration::from_secs(120), "never put back");
         }
         shown.push((alert, began.elapsed().saturating_sub(alert)));
         events.wait_for("the record", |r| r.event == "restored");

@@ -367,7 +367,7 @@ impl Stage {
     #[track_caller]
     fn finding_that(&self, path: &str, what: &str, fits: impl Fn(&Finding) -> bool) -> Finding {
         let mut last = Vec::new();
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + Duration::from_secs(120);
         loop {
             let all = self.findings();
             if let Some(f) = all.iter().rev().find(|f| f.path == path && fits(f)) {
@@ -450,7 +450,7 @@ impl Stage {
                 }
             }
         });
-        is_ready.recv_timeout(Duration::from_secs(30)).unwrap();
+        is_ready.recv_timeout(Duration::from_secs(120)).unwrap();
         Events(records)
     }
 
@@ -490,7 +490,7 @@ impl Events {
     #[track_caller]
     pub(crate) fn wait_for(&self, what: &str, fits: impl Fn(&Record) -> bool) -> Record {
         loop {
-            let record = self.0.recv_timeout(Duration::from_secs(30));
+            let record = self.0.recv_timeout(Duration::from_secs(120));
             let record = record.unwrap_or_else(|_| panic!("the stream never told of {what}"));
             if fits(&record) {
                 return record;

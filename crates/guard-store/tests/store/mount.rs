@@ -78,9 +78,11 @@ impl Mount {
         }
     }
 
-    /// The disk comes back, as after a boot.
+    /// The disk comes back, as after a boot. It is a copy: while a mount namespace of somebody else holds the old mount,
+    /// the kernel would give the file system that was shut down again.
     pub(crate) fn restore_power(&self) {
-        bash(self.temp.path(), "umount disk && mount -o loop disk.img disk").unwrap();
+        let script = "umount disk && cp --sparse=always disk.img next.img && mv next.img disk.img && mount -o loop disk.img disk";
+        bash(self.temp.path(), script).unwrap();
     }
 }
 

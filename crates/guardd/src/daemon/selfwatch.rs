@@ -35,17 +35,17 @@ pub(super) fn at_start(
     is_ledger_missing: bool,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    let mut alert = |title: String, path: PathBuf, change: Change| {
+    let mut found = |title: String, path: PathBuf, change: Change| {
         let finding = finding(&path, change, None);
         events.push(alert(Severity::Critical, title, vec![finding]));
     };
     if let Some(broken) = broken {
         let title = format!("the ledger was tampered with: {broken}");
-        alert(title, broken.file.clone(), Change::Content);
+        found(title, broken.file.clone(), Change::Content);
     }
     if is_ledger_missing {
         let title = "the ledger is gone, though there are baselines of locked environments".to_owned();
-        alert(title, house.state_dir.ledger(), Change::Deleted);
+        found(title, house.state_dir.ledger(), Change::Deleted);
     }
     match house.key.origin() {
         KeyOrigin::Created | KeyOrigin::Loaded => {}
@@ -53,19 +53,19 @@ pub(super) fn at_start(
             let title = format!(
                 "the host key ({lost}) is gone and was replaced: what it signed cannot be verified any more"
             );
-            alert(title, house.state_dir.keys().join("host"), Change::Deleted);
+            found(title, house.state_dir.keys().join("host"), Change::Deleted);
         }
         KeyOrigin::PublicRepaired { files } => {
             let title = format!("{} had been altered and was put right", files.join(", "));
-            alert(title, house.state_dir.public(), Change::Content);
+            found(title, house.state_dir.public(), Change::Content);
         }
     }
     if let Some(first) = opened.verified.as_ref().and_then(|report| report.first_broken()) {
-        alert(format!("the ledger was tampered with: {first}"), first.file.clone(), Change::Content);
+        found(format!("the ledger was tampered with: {first}"), first.file.clone(), Change::Content);
     }
     if let Some(cause @ (RebuildCause::OtherLedger | RebuildCause::Damaged(_))) = &opened.index.rebuilt {
         let title = format!("the index was not the ledger's and was made anew ({cause:?})");
-        alert(title, house.state_dir.index(), Change::Content);
+        found(title, house.state_dir.index(), Change::Content);
     }
     if let Some(torn) = &opened.torn_tail {
         events.push(Event::Recovered {

@@ -432,7 +432,7 @@ async fn lock_all(daemon: &Arc<crate::server::Daemon>) -> Result<(), DaemonError
             work: crate::operations::Work::shared(),
             reply,
         };
-        let result = crate::server::ask(&warden, |reply| crate::warden::Command::Lock(order(reply))).await;
+        let result = warden.ask(|reply| crate::warden::Command::Lock(order(reply))).await;
         match result {
             Ok(locked) => tell_locked(&warden, &locked),
             Err(e) => return Err(DaemonError::Ended(format!("lock of {} ({e:?})", warden.name))),

@@ -16,7 +16,7 @@ use super::log::{Log, Source};
 use super::{Order, unit_prefix};
 use crate::failure::chain;
 use crate::operations::millis;
-use crate::warden::{Command, Message};
+use crate::warden::{Command, Message, put};
 use crate::work_tree::WorkTree;
 
 /// What asks git takes no longer.
@@ -99,9 +99,8 @@ impl Desk {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Known>>) -> Command,
     ) -> Result<T, Fault> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::ByDeployment(self.id(), Box::new(command(reply)));
-        self.order.warden.send(Message::Command(Box::new(command))).map_err(|_| Fault::Gone)?;
+        let command = |reply| Command::ByDeployment(self.id(), Box::new(command(reply)));
+        let answer = put(&self.order.warden, command).ok_or(Fault::Gone)?;
         Ok(answer.blocking_recv().map_err(|_| Fault::Gone)??)
     }
 

@@ -152,16 +152,11 @@ fn secure(desk: &mut Desk) -> Result<(), Fault> {
     let view = desk.ask(Command::Backups)?;
     let root = view.root.clone()?;
     let d = &desk.order.deployment;
-    let cause = Cause {
-        kind: BackupKind::PreDeployment,
-        by: d.by.clone(),
-        note: Some(format!("before {} {}", d.kind, d.id)),
-        generation: view.generation,
-    };
+    let cause = Cause::new(BackupKind::PreDeployment, &d.by, view.generation);
+    let cause = cause.noted(format!("before {} {}", d.kind, d.id));
     let work = Work::shared();
     let made = view
-        .vault
-        .store_tree(&view.ward, &root, &view.policy, view.expectation.as_ref(), cause, &work)
+        .store(&root, cause, &work)
         .map_err(|e| failed(format!("no backup could be made: {}", chain(&e))))?;
     let backup = made.made.manifest.id.clone();
     if made.made.manifest.missing > 0 {

@@ -226,12 +226,7 @@ impl AcceptTask {
     /// The content of a generation is stored before the generation counts.
     fn secure(&self, committed: &Committed) -> Result<Secured, OperationError> {
         let baseline = self.ward.house.baseline(&self.ward.name, self.generation, &committed.digest)?;
-        let cause = Cause {
-            kind: BackupKind::PreLock,
-            by: self.by.clone(),
-            note: None,
-            generation: Some(self.generation),
-        };
+        let cause = Cause::new(BackupKind::PreLock, &self.by, self.generation);
         let device = self.expectation.device;
         self.safety.secure(|vault| {
             vault.store_baseline(&self.ward, &self.root, &baseline, device, cause, &self.work)

@@ -103,6 +103,18 @@ pub(crate) struct Cause {
     pub(crate) generation: Option<u64>,
 }
 
+impl Cause {
+    /// For whoever asked, of a tree that stands under this generation.
+    pub(crate) fn new(kind: BackupKind, by: &str, generation: impl Into<Option<u64>>) -> Self {
+        Self { kind, by: by.to_owned(), note: None, generation: generation.into() }
+    }
+
+    /// With a note for people.
+    pub(crate) fn noted(self, note: impl Into<Option<String>>) -> Self {
+        Self { note: note.into(), ..self }
+    }
+}
+
 /// A backup that was made and read back.
 pub(crate) struct BackedUp {
     pub(crate) made: Made,

@@ -268,12 +268,7 @@ impl LockTask {
     }
 
     fn secure(&self, baseline: &Baseline) -> Result<Secured, OperationError> {
-        let cause = Cause {
-            kind: BackupKind::PreLock,
-            by: self.by.clone(),
-            note: None,
-            generation: Some(self.generation),
-        };
+        let cause = Cause::new(BackupKind::PreLock, &self.by, self.generation);
         let device = DeviceMap::same(&self.root);
         self.safety
             .secure(|vault| vault.store_baseline(&self.ward, &self.root, baseline, device, cause, &self.work))

@@ -94,12 +94,7 @@ impl UnlockTask {
 impl UnlockTask {
     /// The tree as it stands, before anything is changed.
     fn secure(&self) -> Result<Secured, OperationError> {
-        let cause = Cause {
-            kind: BackupKind::Emergency,
-            by: self.by.clone(),
-            note: None,
-            generation: Some(self.generation),
-        };
+        let cause = Cause::new(BackupKind::Emergency, &self.by, self.generation);
         let expectation = self.expectation.as_ref();
         self.safety.secure(|vault| {
             vault.store_tree(&self.ward, &self.root, &self.policy, expectation, cause, &self.work)

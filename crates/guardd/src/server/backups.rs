@@ -20,7 +20,7 @@ use guard_store::backup::{BackupError, Backups, Pin, Pruned, Pulse, Scope, Which
 use guard_sys::peer::Peer;
 
 use super::connection::Out;
-use super::methods::{Daemon, Ended, OnHangup, ask, caller};
+use super::methods::{Daemon, Ended, OnHangup, caller};
 use super::streams;
 use crate::failure::chain;
 use crate::operations::backup::{Cause, pruned_event};
@@ -87,17 +87,9 @@ pub(super) async fn create(
     let notify = warden.clone();
     let result = beside(&warden.name, "backup", move || {
         let began = Instant::now();
-        let cause = Cause {
-            kind: BackupKind::Manual,
-            by,
-            note: asked.note.map(|n| escape(n.as_bytes())).filter(|n| !n.is_empty()),
-            generation: view.generation,
-        };
-        let expectation = view.expectation.as_ref();
-        let done = view
-            .vault
-            .store_tree(&view.ward, &root, &view.policy, expectation, cause, &own)
-            .map_err(|e| operation_failed(&view.ward, &e))?;
+        let cause = Cause::new(BackupKind::Manual, &by, view.generation)
+            .noted(asked.note.map(|n| escape(n.as_bytes())).filter(|n| !n.is_empty()));
+        let done = view.store(&root, cause, &own).map_err(|e| operation_failed(&view.ward, &e))?;
         tell(&view.ward, &notify, vec![done.event()])
             .inspect_err(|_| view.vault.take_back(&done.made.manifest.id))?;
         notify.send(Message::Recorded(view.vault.prune(&view.ward)));
@@ -322,7 +314,7 @@ impl Write for Pipe {
 
 /// What a warden knows that is needed for its backups.
 async fn view(warden: &WardenHandle) -> Result<BackupView, Known> {
-    ask(warden, Command::Backups).await
+    warden.ask(Command::Backups).await
 }
 
 /// Runs long work on a thread of its own.

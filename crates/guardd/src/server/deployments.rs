@@ -17,7 +17,7 @@ use guard_store::RecordFilter;
 use guard_sys::peer::Peer;
 
 use super::connection::Out;
-use super::methods::{Daemon, Ended, ask, caller};
+use super::methods::{Daemon, Ended, caller};
 use super::reading::failed;
 use crate::deploying::log::{Line, Reader};
 use crate::warden::{Command, DeploymentWish, WardenHandle};
@@ -49,15 +49,14 @@ pub(super) async fn deploy(daemon: &Daemon, peer: &Peer, asked: Deploy, out: &mu
     }
     let by = caller(peer).to_string();
     if asked.plan == Some(true) {
-        let plan = ask(&warden, |reply| Command::PlanDeployment { revision, force, reply }).await?;
+        let plan = warden.ask(|reply| Command::PlanDeployment { revision, force, reply }).await?;
         let reply = DeploymentStep { plan: Some(plan), ..DeploymentStep::default() };
         return Ok(out.last(&reply).await?);
     }
     let kind = DeploymentKind::Deploy;
-    let begun = ask(&warden, |reply| {
-        Command::Deploy(DeploymentWish { kind, by, reason, revision, force, to: None, reply })
-    })
-    .await?;
+    let begun = warden
+        .ask(|reply| Command::Deploy(DeploymentWish { kind, by, reason, revision, force, to: None, reply }))
+        .await?;
     follow(daemon, &warden, begun.id, out).await
 }
 
@@ -78,7 +77,7 @@ pub(super) async fn rollback(
         to: asked.to,
         reply,
     };
-    let begun = ask(&warden, |reply| Command::Deploy(wish(reply))).await?;
+    let begun = warden.ask(|reply| Command::Deploy(wish(reply))).await?;
     follow(daemon, &warden, begun.id, out).await
 }
 
@@ -103,7 +102,7 @@ pub(super) async fn attach(daemon: &Daemon, asked: &AttachDeployment, out: &mut 
 
 pub(super) async fn cancel(daemon: &Daemon, asked: &Cancel, out: &mut Out) -> Result<(), Ended> {
     let warden = daemon.warden(asked.environment.as_deref())?;
-    let id = ask(&warden, Command::CancelDeployment).await?;
+    let id = warden.ask(Command::CancelDeployment).await?;
     Ok(out.last(&CancelReply { id }).await?)
 }
 

@@ -16,7 +16,7 @@ use guard_model::RelPath;
 use guard_model::ledger::{self, Event, Outcome, WindowEnd};
 use guard_sys::peer::Peer;
 use serde_json::Value;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::authorise::{Authority, Right};
 use super::connection::{HungUp, Out};
@@ -27,7 +27,7 @@ use crate::operations::file_diff::Reader;
 use crate::operations::lock::{LockOptions, OutsideLinks};
 use crate::operations::open_writers::OnOpenWriters;
 use crate::ward::House;
-use crate::warden::{AcceptWish, Command, LockOrder, Message, RestoreWish, UnlockWish, WardenHandle};
+use crate::warden::{AcceptWish, Command, LockOrder, RestoreWish, UnlockWish, WardenHandle};
 
 /// What of the configuration the server needs; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -120,23 +120,6 @@ impl Daemon {
     pub(crate) fn known_environment(&self, name: Option<&str>) -> Result<Option<String>, Known> {
         name.map(|n| self.warden(Some(n)).map(|w| w.name)).transpose()
     }
-}
-
-/// Asks a warden and waits for its answer.
-pub(crate) async fn ask<T>(
-    warden: &WardenHandle,
-    command: impl FnOnce(oneshot::Sender<Result<T, Known>>) -> Command,
-) -> Result<T, Known> {
-    let (reply, answer) = oneshot::channel();
-    let sent = warden.send(Message::Command(Box::new(command(reply))));
-    let gone = || Known::Failed {
-        message: format!("environment {} is not being guarded any more", warden.name),
-        hint: Some("look at the daemon's journal".to_owned()),
-    };
-    if !sent {
-        return Err(gone());
-    }
-    answer.await.unwrap_or_else(|_| Err(gone()))
 }
 
 /// The right that a method needs; `None` for one that does not exist.
@@ -270,7 +253,7 @@ async fn dispatch(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut Out) -> R
             let reader = if daemon.authority().is_owner(peer) { Reader::Owner } else { Reader::Other };
             let work = Work::shared();
             let own = Arc::clone(&work);
-            let wish = ask(&warden, |reply| Command::Diff { below, reader, work: own, reply });
+            let wish = warden.ask(|reply| Command::Diff { below, reader, work: own, reply });
             let result = streams::with_progress(wish, &work, OnHangup::Cancel, out).await?;
             Ok(out.last(&Step::result(result)).await?)
         }
@@ -354,7 +337,7 @@ async fn status(daemon: &Daemon) -> StatusReply {
     let mut told = (daemon.describe)();
     let mut environments = Vec::new();
     for warden in daemon.wardens().values() {
-        match ask(warden, Command::Status).await {
+        match warden.ask(Command::Status).await {
             Ok((environment, troubles)) => {
                 told.degraded.extend(troubles.into_iter().map(|t| format!("{}: {t}", warden.name)));
                 environments.push(environment);
@@ -380,7 +363,7 @@ async fn lock(daemon: &Daemon, peer: &Peer, asked: Lock, out: &mut Out) -> Resul
             OutsideLinks::Leave
         },
     };
-    let wish = ask(&warden, |reply| {
+    let wish = warden.ask(|reply| {
         Command::Lock(LockOrder { by, reason, options, how: WindowEnd::Lock, work: own, reply })
     });
     let result = streams::with_progress(wish, &work, OnHangup::GoOn, out).await?;
@@ -398,7 +381,7 @@ async fn unlock(daemon: &Daemon, peer: &Peer, asked: Unlock, out: &mut Out) -> R
     let longest = daemon.rules().window_max;
     let work = Work::shared();
     let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
-    let wish = ask(&warden, |reply| {
+    let wish = warden.ask(|reply| {
         Command::Unlock(UnlockWish {
             by,
             maintainer: asked.maintainer,
@@ -421,9 +404,9 @@ async fn accept(daemon: &Daemon, peer: &Peer, asked: Accept, out: &mut Out) -> R
     }
     let paths = asked.paths.iter().map(|p| path_of(p, "paths")).collect::<Result<Vec<_>, _>>()?;
     let (by, work) = (caller(peer).to_string(), Work::shared());
-    let reply =
-        ask(&warden, |reply| Command::Accept(AcceptWish { paths, by, reason: asked.reason, work, reply }))
-            .await?;
+    let reply = warden
+        .ask(|reply| Command::Accept(AcceptWish { paths, by, reason: asked.reason, work, reply }))
+        .await?;
     Ok(out.last(&reply).await?)
 }
 
@@ -436,7 +419,7 @@ async fn restore(daemon: &Daemon, peer: &Peer, asked: Restore, out: &mut Out) ->
     let plan = asked.plan == Some(true);
     let work = Work::shared();
     let (by, own) = (caller(peer).to_string(), Arc::clone(&work));
-    let wish = ask(&warden, |reply| {
+    let wish = warden.ask(|reply| {
         Command::Restore(RestoreWish { paths, from: asked.from, exactly: false, plan, by, work: own, reply })
     });
     let on_hangup = if plan { OnHangup::Cancel } else { OnHangup::GoOn };
@@ -471,7 +454,7 @@ async fn check(
 ) -> Result<wire::CheckResult, Ended> {
     let work = Work::shared();
     let own = Arc::clone(&work);
-    let wish = ask(warden, |reply| Command::Check { quick, below, work: own, reply });
+    let wish = warden.ask(|reply| Command::Check { quick, below, work: own, reply });
     streams::with_progress(wish, &work, OnHangup::Cancel, out).await
 }
 

@@ -19,7 +19,7 @@ mod values;
 
 pub(crate) use authorise::Authority;
 pub(crate) use listener::{BindError, Listener};
-pub(crate) use methods::{Daemon, Describe, Reloader, Rules, ask, own_name};
+pub(crate) use methods::{Daemon, Describe, Reloader, Rules, own_name};
 pub(crate) use values::Budgets;
 
 use std::io::ErrorKind;

@@ -15,7 +15,7 @@ use guard_model::path::escape;
 use guard_store::{Baseline, StoreError};
 
 use super::connection::Out;
-use super::methods::{Daemon, Ended, ask, path_of};
+use super::methods::{Daemon, Ended, path_of};
 use crate::failure::chain;
 use crate::warden::Command;
 use crate::wire as cross;
@@ -128,7 +128,7 @@ pub(super) async fn who(daemon: &Daemon, asked: Who, out: &mut Out) -> Result<()
     let mut records = tokio::task::block_in_place(read).map_err(failed)?;
     records.reverse();
     let expected = match path_of(&path, "path") {
-        Ok(relative) => ask(&warden, |reply| Command::Expected { path: relative, reply }).await?,
+        Ok(relative) => warden.ask(|reply| Command::Expected { path: relative, reply }).await?,
         Err(_) => None,
     };
     let reply = WhoReply {

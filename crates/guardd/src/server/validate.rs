@@ -4,23 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use guard_api::Known;
 use guard_api::method::{Step, Validate};
 use guard_api::wire::{Gate, ValidateResult};
 use guard_model::RelPath;
 use guard_model::deploy::Verdict;
-use tokio::sync::oneshot;
 
 use super::connection::Out;
-use super::methods::{Daemon, Ended, OnHangup, ask};
+use super::methods::{Daemon, Ended, OnHangup};
 use super::streams;
 use crate::gates::{self, Subject, Ways};
 use crate::operations::{Phase, Work, millis};
-use crate::warden::{Command, Message, WardenHandle};
+use crate::warden::{Command, WardenHandle};
 
 pub(super) async fn validate(daemon: &Daemon, asked: Validate, out: &mut Out) -> Result<(), Ended> {
     let warden = daemon.warden(asked.environment.as_deref())?;
-    let subject = ask(&warden, Command::Gates).await?;
+    let subject = warden.ask(Command::Gates).await?;
     let work = Work::shared();
     let own = Arc::clone(&work);
     let name = warden.name.clone();
@@ -37,9 +35,14 @@ fn look(subject: &Subject, warden: &WardenHandle, work: &Arc<Work>) -> ValidateR
         Ways {
             check: &mut || {
                 let work = Arc::clone(work);
-                wait(warden, |reply| Command::Check { quick: false, below: RelPath::root(), work, reply })
+                warden.ask_and_wait(|reply| Command::Check {
+                    quick: false,
+                    below: RelPath::root(),
+                    work,
+                    reply,
+                })
             },
-            backups: &mut || wait(warden, Command::Backups),
+            backups: &mut || warden.ask_and_wait(Command::Backups),
             stop: &work.cancel,
             tell: &mut |_| work.step(),
         },
@@ -67,20 +70,4 @@ pub(crate) fn wire(gate: guard_model::deploy::Gate) -> Gate {
         evidence: gate.evidence,
         by_hand: gate.by_hand,
     }
-}
-
-/// Asks the warden from a thread that may wait.
-fn wait<T>(
-    warden: &WardenHandle,
-    command: impl FnOnce(oneshot::Sender<Result<T, Known>>) -> Command,
-) -> Result<T, Known> {
-    let gone = || Known::Failed {
-        message: format!("environment {} is not being guarded any more", warden.name),
-        hint: None,
-    };
-    let (reply, answer) = oneshot::channel();
-    if !warden.send(Message::Command(Box::new(command(reply)))) {
-        return Err(gone());
-    }
-    answer.blocking_recv().unwrap_or_else(|_| Err(gone()))
 }

@@ -19,7 +19,7 @@ use guard_model::{Kind, RelPath};
 use guard_sys::peer::Peer;
 
 use super::connection::Out;
-use super::methods::{Daemon, Ended, ask, note};
+use super::methods::{Daemon, Ended, note};
 use crate::failure::chain;
 use crate::warden::{Command, SensitiveView};
 
@@ -117,7 +117,7 @@ pub(super) async fn find(
             }
         }
     }
-    let view = ask(&warden, Command::Sensitive).await?;
+    let view = warden.ask(Command::Sensitive).await?;
     let reply = tokio::task::spawn_blocking(move || compare(&view, &asked.data))
         .await
         .map_err(|e| Known::Failed { message: format!("the comparison ended: {e}"), hint: None })??;

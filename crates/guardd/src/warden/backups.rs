@@ -10,13 +10,13 @@ use guard_model::ledger::Event;
 use guard_model::{BackupId, Policy, Severity};
 use guard_store::backup::{Backups, Remembered};
 use guard_store::index::AlertScope;
-
 use guard_tree::Root;
 
 use super::Warden;
 use super::troubles::Topic;
 use crate::comparer::Expectation;
-use crate::operations::backup::{OnNoBackup, Safety, Vault};
+use crate::operations::backup::{BackedUp, Cause, OnNoBackup, Safety, Vault};
+use crate::operations::{OperationError, Work};
 use crate::sessions::alert;
 use crate::ward::Ward;
 use crate::wire::time;
@@ -33,6 +33,13 @@ pub(crate) struct BackupView {
     pub(crate) policy: Arc<Policy>,
     pub(crate) expectation: Option<Expectation>,
     pub(crate) generation: Option<u64>,
+}
+
+impl BackupView {
+    /// Backs up the tree as it stands.
+    pub(crate) fn store(&self, root: &Root, cause: Cause, work: &Work) -> Result<BackedUp, OperationError> {
+        self.vault.store_tree(&self.ward, root, &self.policy, self.expectation.as_ref(), cause, work)
+    }
 }
 
 impl Warden {

@@ -13,6 +13,7 @@ mod explained;
 mod findings;
 mod gaps;
 mod guard;
+mod handle;
 mod observer;
 mod outcomes;
 mod raise;
@@ -29,7 +30,6 @@ mod touches;
 mod troubles;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -49,6 +49,7 @@ pub(crate) use backups::BackupView;
 pub(crate) use commands::{AcceptWish, Command, LockOrder, UnlockWish};
 pub(crate) use deploying::DeploymentWish;
 pub(crate) use findings::finding;
+pub(crate) use handle::{WardenHandle, put};
 pub(crate) use observer::Report;
 pub(crate) use restore::RestoreWish;
 pub(crate) use scans::ScanEnd;
@@ -99,28 +100,6 @@ pub(crate) enum Message {
     Begin,
     /// The daemon stops.
     Stop,
-}
-
-/// A way to talk to a warden.
-#[derive(Clone)]
-pub(crate) struct WardenHandle {
-    pub(crate) name: String,
-    pub(crate) id: EnvId,
-    pub(crate) root: PathBuf,
-    sender: Sender<Message>,
-    observing: Arc<Work>,
-}
-
-impl WardenHandle {
-    /// A number that moves as long as the observer reads.
-    pub(crate) fn pulse(&self) -> u64 {
-        self.observing.pulse()
-    }
-
-    /// False where the warden has ended.
-    pub(crate) fn send(&self, message: Message) -> bool {
-        self.sender.send(message).is_ok()
-    }
 }
 
 /// The baseline that holds, with what it is compared against.

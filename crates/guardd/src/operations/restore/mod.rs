@@ -151,12 +151,8 @@ impl RestoreTask {
     fn secure(&self, done: &mut RestoreDone) -> Result<(), OperationError> {
         let Some(safety) = &self.safety else { return Ok(()) };
         self.work.enter(Phase::BackingUp, 0);
-        let cause = Cause {
-            kind: BackupKind::Emergency,
-            by: self.by.clone(),
-            note: Some("before a restore".to_owned()),
-            generation: Some(self.generation),
-        };
+        let cause = Cause::new(BackupKind::Emergency, &self.by, self.generation);
+        let cause = cause.noted("before a restore".to_owned());
         let secured = safety.secure(|vault| {
             vault.store_tree(&self.ward, &self.root, &self.policy, self.standing.as_ref(), cause, &self.work)
         })?;

@@ -105,6 +105,7 @@ impl Deployment {
 
 /// An environment's deployments.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Deployments {
     /// The one that runs, or ran when guardd was ended.
     pub running: Option<Deployment>,
@@ -113,7 +114,6 @@ pub struct Deployments {
     /// One could neither be finished nor rolled back: which, and why. Cleared by a good one, or by a lock.
     pub needs_operator: Option<(u64, String)>,
     /// Backups that guardd pinned for them; those that somebody else pinned are that person's business.
-    #[serde(default)]
     pub pinned: BTreeSet<BackupId>,
 }
 
@@ -159,8 +159,27 @@ impl Deployments {
         self.past.iter().rev().find(|d| d.is_done())
     }
 
+    /// Can such an event change anything here?
+    #[must_use]
+    pub fn hears(event: &Event) -> bool {
+        matches!(
+            event,
+            Event::DeploymentStarted { .. }
+                | Event::DeploymentPhase { .. }
+                | Event::DeploymentResult { .. }
+                | Event::DeploymentSecured { .. }
+                | Event::DeploymentEnded { .. }
+                | Event::BackupPinned { .. }
+                | Event::BackupPruned { .. }
+                | Event::Locked { .. }
+        )
+    }
+
     /// Takes in one record of the environment.
     pub fn apply(&mut self, record: &Record) {
+        if !Self::hears(&record.event) {
+            return;
+        }
         match &record.event {
             Event::DeploymentStarted { kind, by, reason, revision, force, locked, relock, to } => {
                 self.running = Some(Deployment {

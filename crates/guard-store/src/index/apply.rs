@@ -1,6 +1,7 @@
 //! Takes one record into the index.
 
 use guard_model::AlertStatus;
+use guard_model::deployments::Deployments;
 use guard_model::ledger::{Event, Record};
 use guard_model::state::{EnvironmentState, alert_of};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -56,21 +57,38 @@ fn state(db: &Connection, environment: &str, record: &Record) -> rusqlite::Resul
         .prepare_cached("SELECT state FROM environments WHERE name = ?1")?
         .query_row([environment], |row| row.get(0))
         .optional()?;
-    let before = match &known {
+    let before: EnvironmentState = match &known {
         Some(text) => serde_json::from_str(text).map_err(not_readable)?,
         None => EnvironmentState::default(),
     };
     let mut after = before.clone();
     after.apply(record);
-    if known.is_some() && after == before {
+    // They have a column of their own, of which this one knew nothing.
+    after.deployments = Deployments::default();
+    if known.is_none() || after != before {
+        let text = serde_json::to_string(&after).map_err(not_writable)?;
+        db.prepare_cached(
+            "INSERT INTO environments (name, state, deployments) VALUES (?1, ?2, '{}')
+             ON CONFLICT (name) DO UPDATE SET state = ?2",
+        )?
+        .execute(params![environment, text])?;
+    }
+    if Deployments::hears(&record.event) { deployments(db, environment, record) } else { Ok(()) }
+}
+
+fn deployments(db: &Connection, environment: &str, record: &Record) -> rusqlite::Result<()> {
+    let known: String = db
+        .prepare_cached("SELECT deployments FROM environments WHERE name = ?1")?
+        .query_row([environment], |row| row.get(0))?;
+    let mut deployments: Deployments = serde_json::from_str(&known).map_err(not_readable)?;
+    deployments.apply(record);
+    let text = serde_json::to_string(&deployments).map_err(not_writable)?;
+    if text == known {
         return Ok(());
     }
-    let text = serde_json::to_string(&after).map_err(not_writable)?;
-    db.prepare_cached(
-        "INSERT INTO environments (name, state) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET state = ?2",
-    )?
-    .execute(params![environment, text])
-    .map(|_| ())
+    db.prepare_cached("UPDATE environments SET deployments = ?2 WHERE name = ?1")?
+        .execute(params![environment, text])
+        .map(|_| ())
 }
 
 /// The same fold as `guard_model::state::apply_to_alert`, on rows: which paths

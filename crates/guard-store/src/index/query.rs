@@ -41,6 +41,14 @@ pub struct RecordFilter {
     pub before: Option<u64>,
 }
 
+/// An environment's state from its columns, of which this is the first.
+fn state(row: &Row<'_>, first: usize) -> rusqlite::Result<EnvironmentState> {
+    let state: EnvironmentState =
+        serde_json::from_str(&row.get::<_, String>(first)?).map_err(not_readable)?;
+    let deployments = serde_json::from_str(&row.get::<_, String>(first + 1)?).map_err(not_readable)?;
+    Ok(EnvironmentState { deployments, ..state })
+}
+
 /// Where a record's line lies.
 struct Place {
     seq: u64,
@@ -79,11 +87,10 @@ impl Index {
     /// # Errors
     /// [`StoreError::Index`].
     pub fn environment_state(&self, environment: &str) -> Result<EnvironmentState, StoreError> {
-        let sql = "SELECT state FROM environments WHERE name = ?1";
+        let sql = "SELECT state, deployments FROM environments WHERE name = ?1";
         self.with(|db| {
-            let text: Option<String> = db.query_row(sql, [environment], |row| row.get(0)).optional()?;
-            let read = |t: String| serde_json::from_str(&t).map_err(not_readable);
-            text.map_or_else(|| Ok(EnvironmentState::default()), read)
+            let state = db.query_row(sql, [environment], |row| state(row, 0)).optional()?;
+            Ok(state.unwrap_or_default())
         })
     }
 
@@ -93,13 +100,9 @@ impl Index {
     /// [`StoreError::Index`].
     pub fn environments(&self) -> Result<Vec<(String, EnvironmentState)>, StoreError> {
         self.with(|db| {
-            let mut query = db.prepare_cached("SELECT name, state FROM environments ORDER BY name")?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-            rows.map(|row| {
-                let (name, text) = row?;
-                Ok((name, serde_json::from_str(&text).map_err(not_readable)?))
-            })
-            .collect()
+            let mut query =
+                db.prepare_cached("SELECT name, state, deployments FROM environments ORDER BY name")?;
+            query.query_map([], |row| Ok((row.get(0)?, state(row, 1)?)))?.collect()
         })
     }
 

@@ -8,11 +8,12 @@ use crate::durable;
 use crate::error::StoreError;
 
 /// Raised whenever the tables change; an index of another version is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE environments (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+-- Deployments apart: fifty of them are many times the rest, and few records change them.
+CREATE TABLE environments (name TEXT PRIMARY KEY, state TEXT NOT NULL, deployments TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY,
     segment INTEGER NOT NULL,

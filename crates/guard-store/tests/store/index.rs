@@ -347,3 +347,51 @@ proptest! {
         ledger.stop().unwrap();
     }
 }
+
+#[test]
+fn deployments_are_what_the_models_fold_makes_of_them() {
+    use guard_model::deploy::{DeploymentEnd, DeploymentKind, Phase};
+    let f = Fixture::new();
+    let (ledger, _) = f.open().unwrap();
+    let h = ledger.handle();
+    let mut folded = EnvironmentState::default();
+    let mut take = |event: Event| {
+        let record = h.append(Some(ENV.into()), vec![event]).unwrap().remove(0);
+        folded.apply(&record);
+        assert_eq!(h.index().environment_state(ENV).unwrap(), folded);
+        record.seq
+    };
+    // Also where it is the first that is known of the environment.
+    for end in [DeploymentEnd::Done, DeploymentEnd::Refused, DeploymentEnd::NeedsOperator] {
+        let deployment = take(Event::DeploymentStarted {
+            kind: DeploymentKind::Deploy,
+            by: "root (uid 0)".into(),
+            reason: "release".into(),
+            revision: Some("v1".into()),
+            force: vec![],
+            locked: true,
+            relock: true,
+            to: None,
+        });
+        let backup = guard_model::BackupId::new(deployment, Timestamp(0));
+        let (images, revision) = (vec![], None);
+        take(Event::DeploymentSecured { deployment, backup: backup.clone(), revision, images });
+        take(Event::BackupPinned { backup, pinned: true, by: "guardd".into() });
+        take(Event::DeploymentPhase { deployment, phase: Phase::Step, step: Some("up".into()) });
+        take(Event::WindowChange { window: 1, deployment: None, findings: vec![finding("a")] });
+        take(Event::DeploymentEnded {
+            deployment,
+            end,
+            why: "so".into(),
+            revision_after: None,
+            changed: 1,
+            images: vec![],
+            release: None,
+            duration_ms: 1,
+        });
+    }
+    take(locked(1));
+    assert_eq!(folded.deployments.past.len(), 3);
+    assert_eq!(h.index().environments().unwrap(), [(ENV.to_owned(), folded)]);
+    ledger.stop().unwrap();
+}

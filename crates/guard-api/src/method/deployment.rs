@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Method;
-use crate::wire::{Deployment, DeploymentLine, DeploymentPlan, DeploymentResult};
+use crate::wire::{Deployment, DeploymentLine, DeploymentPlan, DeploymentResult, Finding};
 
 /// Makes a new release. The deployment goes on when the caller hangs up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,12 @@ pub struct ShowDeploymentReply {
     pub results: Vec<DeploymentResult>,
     /// The last lines of its log.
     pub lines: Vec<DeploymentLine>,
+    /// The first changes that count as its own though nobody is known to have made them, or a container engine did.
+    #[serde(default)]
+    pub assumed: Vec<Finding>,
+    /// All of those.
+    #[serde(default)]
+    pub assumed_total: u64,
 }
 
 method!(Deploy, "org.guardd.Control.Deploy", DeploymentStep);

@@ -3,7 +3,7 @@
 use guard_api::method::ShowDeploymentReply;
 use guard_api::wire::{Deployment, DeploymentLine, DeploymentPlan, PlannedStep};
 
-use super::{Look, heading};
+use super::{Look, finding, heading};
 use crate::quantity::{counted, milliseconds, relative};
 use crate::safe::{Safe, safe};
 use crate::table::{Cell, Table};
@@ -212,6 +212,13 @@ pub(crate) fn show(look: Look, r: &ShowDeploymentReply) -> String {
         ]);
     }
     out.push_str(&t.render(look.paint));
+    if !r.assumed.is_empty() {
+        out.push_str(&heading(
+            look,
+            "Assumed to be its own: nobody is known to have made it, or a container engine did",
+        ));
+        out.push_str(&finding::list(look, &r.assumed, r.assumed_total));
+    }
     let printed: Vec<&DeploymentLine> = r.lines.iter().filter(|l| l.source != "guardd").collect();
     if !printed.is_empty() {
         out.push_str(&heading(look, "The last that its steps printed"));

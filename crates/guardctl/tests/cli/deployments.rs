@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::commands::both;
-use crate::fixtures::with;
+use crate::fixtures::{created, deleted, with};
 use crate::support::{Fake, at, replies, reply};
 
 fn deployment() -> Value {
@@ -89,6 +89,19 @@ fn lists_and_one_of_them() {
     ]);
     both(&Fake::always(move || reply(json!({ "deployments": all }))), "deployments", &["deployments"]);
     Fake::always(|| reply(json!({ "deployments": [] }))).run(&["deployments"]).golden("deployments-none");
+    let result = |phase: &str, step: Option<&str>, ok: bool, told: &str| json!({ "at": at(-30), "phase": phase, "step": step, "ok": ok, "told": told, "duration_ms": 3_200 });
+    // Both calls get the same reply, of which each takes its part.
+    let shown = json!({
+        "deployments": [ended("rolled-back", "step migrate: failed")],
+        "deployment": ended("rolled-back", "step migrate: failed"),
+        "results": [
+            result("preflight", Some("lock"), true, "holds: locked"),
+            result("step", Some("migrate"), false, "failed with status 1 after 3.2 s"),
+        ],
+        "lines": said(), "assumed": [created(), deleted()], "assumed_total": 1_207
+    });
+    let fake = Fake::always(move || reply(shown.clone()));
+    both(&fake, "deployments-show", &["deployments", "show", "1207"]);
     let fake = Fake::always(|| reply(json!({ "id": 1207 })));
     both(&fake, "cancel", &["cancel", "production"]);
 }

@@ -7,13 +7,13 @@ use guard_api::method::{
     AttachDeployment, Cancel, CancelReply, Deploy, DeploymentStep, ListDeployments, ListDeploymentsReply,
     Rollback, ShowDeployment, ShowDeploymentReply,
 };
-use guard_api::wire::{DeploymentLine, DeploymentResult};
+use guard_api::wire::{DeploymentLine, DeploymentResult, Finding};
 use guard_api::{Known, Time};
 use guard_model::deploy::{DeploymentKind, Force, Revision};
 use guard_model::deployments::Deployment;
 use guard_model::ledger::Event;
 use guard_model::path::escape;
-use guard_store::RecordFilter;
+use guard_store::{Index, RecordFilter, StoreError};
 use guard_sys::peer::Peer;
 
 use super::connection::Out;
@@ -31,6 +31,10 @@ const AT_ONCE: usize = 200;
 const LAST_LINES: usize = 200;
 /// Results that `ShowDeployment` gives: of each gate and step one.
 const RESULTS: u64 = 10_000;
+/// Assumed changes that `ShowDeployment` names.
+const ASSUMED: usize = 100;
+/// Records of changes that are read at once.
+const PAGE: u64 = 1000;
 /// Longest reason.
 const REASON: usize = 1000;
 
@@ -174,16 +178,19 @@ pub(super) async fn show(daemon: &Daemon, asked: &ShowDeployment, out: &mut Out)
     let deployment = all.get(asked.id).cloned().ok_or_else(|| no_such(&warden.name, asked.id))?;
     // One at a time: what lies between its beginning and that of the next is its own.
     let next = all.past.iter().chain(&all.running).map(|d| d.id).find(|id| *id > asked.id);
-    let filter = RecordFilter {
+    let filter = |event: &str| RecordFilter {
         environment: Some(warden.name.clone()),
-        events: vec!["deployment_result".to_owned()],
+        events: vec![event.to_owned()],
         after: Some(asked.id),
         before: next,
         ..RecordFilter::default()
     };
-    let read = || daemon.house.index().recent(RESULTS, &filter);
+    let index = daemon.house.index();
+    let read = || index.recent(RESULTS, &filter("deployment_result"));
     let mut records = tokio::task::block_in_place(read).map_err(failed)?;
     records.reverse();
+    let read = || assumed(index, filter("window_change"), asked.id);
+    let (assumed, assumed_total) = tokio::task::block_in_place(read).map_err(failed)?;
     let results = records.iter().filter_map(|record| match &record.event {
         Event::DeploymentResult { deployment, phase, step, ok, told, duration_ms }
             if *deployment == asked.id =>
@@ -215,7 +222,29 @@ pub(super) async fn show(daemon: &Daemon, asked: &ShowDeployment, out: &mut Out)
     };
     let lines = tokio::task::block_in_place(read).map_err(unreadable)?.into_iter().map(line).collect();
     let deployment = cross::deployment(&warden.name, &deployment);
-    Ok(out.last(&ShowDeploymentReply { deployment, results, lines }).await?)
+    Ok(out.last(&ShowDeploymentReply { deployment, results, lines, assumed, assumed_total }).await?)
+}
+
+/// The first changes that are assumed to be a deployment's, and how many there are.
+fn assumed(index: &Index, mut filter: RecordFilter, id: u64) -> Result<(Vec<Finding>, u64), StoreError> {
+    let (mut first, mut total) = (Vec::new(), 0);
+    loop {
+        let page = index.recent(PAGE, &filter)?;
+        let Some(oldest) = page.last() else { break };
+        filter.before = Some(oldest.seq);
+        for record in page {
+            let Event::WindowChange { deployment: Some(explained), mut findings, .. } = record.event else {
+                continue;
+            };
+            if explained.deployment == id && explained.assumed {
+                total += findings.len() as u64;
+                findings.append(&mut first);
+                findings.truncate(ASSUMED);
+                first = findings;
+            }
+        }
+    }
+    Ok((first.iter().filter_map(cross::finding).collect(), total))
 }
 
 fn line(line: Line) -> DeploymentLine {

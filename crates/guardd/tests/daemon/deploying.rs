@@ -457,6 +457,33 @@ rollback = [{ name = "up", run = "touch logs/began; test -e logs/mended || sleep
     assert!(!read(&stage, "compose.yml").contains("broken"));
 }
 
+#[test]
+fn what_nobody_is_known_to_have_made_is_listed_with_its_deployment() {
+    let deploy = r#"
+steps = [{ name = "files", run = "for n in $(seq 103); do echo x > scripts/new$n; done; touch logs/began; until test -e logs/go; do sleep 0.1; done" }]
+"#;
+    let mut stage = Stage::new(&configured(PLAIN, deploy));
+    let text = fs::read_to_string(stage.config()).unwrap();
+    stage.write_config(&text.replacen("[daemon]\n", "[daemon]\nwatch = \"inotify\"\n", 1));
+    stage.start();
+    stage.lock();
+    std::thread::scope(|scope| {
+        begun(&stage, scope, "v2");
+        let id = last(&stage).id;
+        // Seen before they become part of a baseline.
+        let shown = wait::until("all changes", || {
+            let shown = stage.call(&ShowDeployment { environment: None, id });
+            Some(shown).filter(|shown| shown.assumed_total >= 103)
+        });
+        assert_eq!((shown.assumed_total, shown.assumed.len()), (103, 100));
+        assert!(shown.assumed.iter().all(|f| f.path.starts_with("scripts/new") && f.actor.is_none()));
+        let text = text_of(&stage.guardctl(["deployments", "show", &id.to_string()]));
+        assert!(text.contains("created  scripts/new") && text.contains("and 3 more"), "{text}");
+        fs::write(stage.at("logs/go"), "").unwrap();
+    });
+    assert_eq!(last(&stage).end.as_deref(), Some("done"));
+}
+
 /// Needs fanotify, which tells who it was.
 #[test]
 fn what_somebody_else_changes_meanwhile_is_an_alert_inside_the_window_too() {

@@ -39,7 +39,7 @@ class Cut:
     def __call__(self, step: Step) -> Verdict:
         self.last = time.monotonic()
         self.steps.append(step)
-        is_it = step == self._step and not self.healed
+        is_it = step == self._step and not self.healed and not self._world.is_changing
         self.reached |= is_it
         if is_it and not self._fault.lives:
             for at in self._fault.without_power(self._world):

@@ -60,6 +60,8 @@ class World:
         """The daemon's pid while it runs under a tracer."""
         self.was_changed = False
         """`at_once` was there in this mount."""
+        self.is_changing = False
+        """`at_once` is at it: a power cut would take half of it back."""
 
     def configure(self) -> None:
         """Writes the one configuration that all worlds share."""
@@ -184,6 +186,7 @@ class World:
     def at_once(self, change: Callable[[], None]) -> None:
         """Makes a change that the daemon sees the end of only, and that no power cut takes back."""
         daemon = self.traced if self.traced is not None else self._daemon.pid
+        self.is_changing = True
         os.kill(daemon, signal.SIGSTOP)
         try:
             change()
@@ -191,6 +194,7 @@ class World:
             self.was_changed = True
         finally:
             os.kill(daemon, signal.SIGCONT)
+            self.is_changing = False
 
     def call(self, method: str, **parameters) -> dict:
         return varlink.call(self.socket, method, **parameters)

@@ -52,6 +52,14 @@ pub fn thread_cpu_micros() -> u64 {
     u64::try_from(micros(ClockId::ThreadCPUTime)).unwrap_or(0)
 }
 
+/// Nanoseconds of `CLOCK_MONOTONIC`, which the kernel stamps events of processes with.
+#[must_use]
+pub fn monotonic_nanos() -> u64 {
+    let t = clock_gettime(ClockId::Monotonic);
+    let nanos = t.tv_sec.saturating_mul(1_000_000_000).saturating_add(t.tv_nsec);
+    u64::try_from(nanos).unwrap_or(0)
+}
+
 fn micros(clock: ClockId) -> i64 {
     let t = clock_gettime(clock);
     t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1000)

@@ -118,6 +118,8 @@ pub struct Event {
     /// That very process: it stays its own even when the number is used again. `None` where it was gone
     /// already when the event was read, or where the kernel (before 5.15) gives none.
     pub process: Option<OwnedFd>,
+    /// The kernel says that it was gone: its number may be another's by now.
+    pub is_gone: bool,
     /// The directory it happened in; of a group for reads the file itself.
     pub place: Option<ObjectId>,
     /// The name in it; `.` where it is about the place itself.
@@ -301,6 +303,7 @@ impl Group {
                 mask: raw.mask,
                 pid: (raw.pid > 0).then_some(raw.pid),
                 process,
+                is_gone: self.names_processes && raw.pidfd == libc::FAN_NOPIDFD,
                 place: raw.place.map(|p| ObjectId::new(p.fsid, p.kind, p.handle)),
                 name: raw.place.map(|p| p.name.to_vec()).unwrap_or_default(),
             });

@@ -44,7 +44,7 @@ pub struct Identity {
 #[must_use]
 pub fn read(pid: i32) -> Option<Identity> {
     let of = |file: &str| PathBuf::from(format!("/proc/{pid}/{file}"));
-    let exe = fs::read_link(of("exe")).ok().map(|path| path.into_os_string().into_vec());
+    let exe = exe(pid);
     let arguments = fs::File::open(of("cmdline")).ok().and_then(|file| {
         let mut bytes = Vec::new();
         file.take(LONGEST_COMMAND).read_to_end(&mut bytes).ok()?;
@@ -55,6 +55,12 @@ pub fn read(pid: i32) -> Option<Identity> {
     let uid = fs::read(of("status")).ok().and_then(|text| uid_of(&text));
     let login_uid = u32::try_from(pid).ok().and_then(crate::peer::login_uid);
     Some(Identity { pid, name, exe, arguments, uid, login_uid, started_us, parent, cgroup })
+}
+
+/// Path of what a process executes, alone; as [`Identity::exe`].
+#[must_use]
+pub fn exe(pid: i32) -> Option<Vec<u8>> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| path.into_os_string().into_vec())
 }
 
 /// Device and inode of what a process executes: other than its path, the same in every mount namespace. `None` as

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod place;
 pub mod priority;
 pub mod process;
+pub mod process_events;
 pub mod procfd;
 pub mod read;
 mod residency;

@@ -12,13 +12,15 @@ use guard_model::Timestamp;
 use guard_model::finding::{Actor, Confidence};
 use guard_model::path::escape;
 use guard_sys::audit::records::SystemCall;
+use guard_sys::fanotify::Event;
 use guard_sys::identity::{self, Identity};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::programs::Programs;
 use crate::readers::By;
 
 /// Ancestors that are named; a chain of shells is not longer in practice.
-const PARENTS: usize = 16;
+pub(crate) const PARENTS: usize = 16;
 /// Characters of a command line that are kept.
 const COMMAND: usize = 1024;
 /// A process that did several things within this time is asked once: it could become another program
@@ -31,6 +33,8 @@ const REMEMBERED: usize = 64;
 #[derive(Default)]
 pub(crate) struct Attribution {
     recent: HashMap<i32, Known>,
+    /// Where the kernel tells what processes execute: names those that are gone.
+    programs: Option<Arc<Programs>>,
 }
 
 struct Known {
@@ -40,23 +44,55 @@ struct Known {
     by: Arc<By>,
 }
 
+/// Whom an event names.
+pub(crate) struct Named {
+    /// Its number; `None` where the kernel names nobody.
+    pub(crate) pid: Option<i32>,
+    /// That very process, unless it was gone when the event was read.
+    pub(crate) process: Option<OwnedFd>,
+    /// Whoever it was had not ended at this moment (`CLOCK_MONOTONIC`, nanoseconds), and has if there is no handle on it.
+    /// `None` where that is not known.
+    pub(crate) since_ns: Option<u64>,
+}
+
+impl Named {
+    /// Of an event that came after `since_ns`.
+    pub(crate) fn by(event: &mut Event, since_ns: u64) -> Self {
+        let process = event.process.take();
+        // There may be no handle for want of descriptors.
+        let is_known = process.is_some() || event.is_gone;
+        Self { pid: event.pid, process, since_ns: is_known.then_some(since_ns) }
+    }
+
+    /// Of what may have been done at any time.
+    pub(crate) fn some_time(pid: Option<i32>, process: Option<OwnedFd>) -> Self {
+        Self { pid, process, since_ns: None }
+    }
+}
+
 impl Attribution {
+    /// Also names whoever is gone, as far as these know it.
+    pub(crate) fn with(programs: Option<Arc<Programs>>) -> Self {
+        Self { programs, ..Self::default() }
+    }
+
     /// `None` for this very process, whose deeds are in the ledger, and where the kernel names nobody.
-    pub(crate) fn of(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<Actor>> {
-        self.by(pid, process).map(|by| Arc::clone(&by.actor))
+    pub(crate) fn of(&mut self, named: Named) -> Option<Arc<Actor>> {
+        self.by(named).map(|by| Arc::clone(&by.actor))
     }
 
     /// The same with what tells whether it is somebody who is expected.
     pub(crate) fn reader(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<By>> {
-        self.by(pid, process)
+        self.by(Named::some_time(pid, process))
     }
 
-    fn by(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<By>> {
-        let pid = pid?;
+    fn by(&mut self, named: Named) -> Option<Arc<By>> {
+        let pid = named.pid?;
         if u32::try_from(pid) == Ok(std::process::id()) {
             return None;
         }
-        let Some(process) = process else { return Some(Arc::new(By::nameless(pid))) };
+        let gone = || self.gone(pid, named.since_ns);
+        let Some(process) = named.process else { return Some(Arc::new(gone())) };
         let now = Instant::now();
         if let Some(known) = self.recent.get(&pid)
             && now.duration_since(known.at) < FRESH
@@ -64,7 +100,13 @@ impl Attribution {
         {
             return Some(Arc::clone(&known.by));
         }
-        let by = Arc::new(resolve(pid, &process));
+        let by = match resolve(pid, &process) {
+            Some(by) if by.actor.confidence == Confidence::Verified => by,
+            Some(by) => self.ending(by, &process),
+            None if identity::exists(process.as_fd()) => By::nameless(pid),
+            None => gone(),
+        };
+        let by = Arc::new(by);
         if by.actor.confidence == Confidence::Verified {
             if self.recent.len() >= REMEMBERED {
                 self.recent.retain(|_, known| now.duration_since(known.at) < FRESH);
@@ -77,6 +119,27 @@ impl Attribution {
         }
         Some(by)
     }
+
+    /// Somebody who is gone, and whose number may be another's.
+    fn gone(&self, pid: i32, since_ns: Option<u64>) -> By {
+        let known = self.programs.as_ref().zip(since_ns).and_then(|(p, since_ns)| p.ended(pid, since_ns));
+        known.map_or_else(|| By::nameless(pid), By::ended)
+    }
+
+    /// Somebody who has ended, with what it executed, if that is known. Its number is its own as long as it exists.
+    fn ending(&self, by: By, process: &OwnedFd) -> By {
+        let known = self.programs.as_ref().and_then(|programs| programs.last(by.actor.pid));
+        match known.filter(|_| identity::exists(process.as_fd())) {
+            // The control group is still told, and so is the user.
+            Some(known) => {
+                let Actor { exe, cmdline, .. } = known;
+                let parents =
+                    if by.actor.parents.is_empty() { known.parents } else { by.actor.parents.clone() };
+                By { actor: Arc::new(Actor { exe, cmdline, parents, ..by.actor.as_ref().clone() }), ..by }
+            }
+            None => by,
+        }
+    }
 }
 
 impl Attribution {
@@ -87,7 +150,7 @@ impl Attribution {
         let written = Timestamp(call.at_ms.saturating_add(1).saturating_mul(1000));
         let exe = call.exe.as_deref().map(escape);
         let comm = Some(escape(&call.name));
-        let living = process.is_some().then(|| self.by(Some(call.pid), process)).flatten();
+        let living = process.is_some().then(|| self.by(Named::some_time(Some(call.pid), process))).flatten();
         let same = living.filter(|by| by.actor.started_at.is_some_and(|at| at <= written));
         let (actor, executable, service) = match same {
             Some(by) => {
@@ -107,22 +170,32 @@ impl Attribution {
 
 impl By {
     fn nameless(pid: i32) -> Self {
-        Self { actor: Arc::new(nameless(pid)), executable: None, service: None }
+        Self::ended(nameless(pid))
+    }
+
+    fn ended(actor: Actor) -> Self {
+        Self { actor: Arc::new(actor), executable: None, service: None }
     }
 }
 
-fn resolve(pid: i32, process: &OwnedFd) -> By {
-    let Some(found) = identity::read(pid) else { return By::nameless(pid) };
+/// `None` where it may have been read of another process with the same number.
+fn resolve(pid: i32, process: &OwnedFd) -> Option<By> {
+    let found = identity::read(pid)?;
     let executable = identity::executable(pid);
-    let parents = parents_of(&found);
     if !identity::exists(process.as_fd()) {
-        // It may have been read of another process with the same number.
-        return By::nameless(pid);
+        return None;
     }
+    let actor = actor(&found, parents_from(found.parent, found.started_us));
+    let service = found.cgroup.as_deref().and_then(|cgroup| service_of(&escape(cgroup)));
+    Some(By { actor: Arc::new(actor), executable, service })
+}
+
+/// What was read of a process, in words.
+pub(crate) fn actor(found: &Identity, parents: Vec<String>) -> Actor {
     let confidence = if found.exe.is_some() { Confidence::Verified } else { Confidence::Exited };
     let cgroup = found.cgroup.as_deref().map(escape).unwrap_or_default();
-    let actor = Actor {
-        pid,
+    Actor {
+        pid: found.pid,
         comm: Some(escape(&found.name)),
         exe: found.exe.as_deref().map(escape),
         cmdline: found.arguments.as_deref().map(command_line),
@@ -133,8 +206,7 @@ fn resolve(pid: i32, process: &OwnedFd) -> By {
         unit: unit_of(&cgroup),
         container: container_of(&cgroup),
         confidence,
-    };
-    By { actor: Arc::new(actor), executable, service: service_of(&cgroup) }
+    }
 }
 
 fn nameless(pid: i32) -> Actor {
@@ -153,11 +225,11 @@ fn nameless(pid: i32) -> Actor {
     }
 }
 
-/// The chain up to init, as `name (pid)`, nearest first. It ends where a link cannot be true: a parent
-/// that started after its child is another process with a used number.
-fn parents_of(child: &Identity) -> Vec<String> {
+/// The chain up to init from a parent of somebody who began then (microseconds since boot), as `name (pid)`, nearest
+/// first. It ends where a link cannot be true: a parent that started after its child is another process with a used
+/// number.
+pub(crate) fn parents_from(mut parent: i32, mut born: u64) -> Vec<String> {
     let mut chain = Vec::new();
-    let (mut parent, mut born) = (child.parent, child.started_us);
     while parent > 0 && chain.len() < PARENTS {
         let Some(stat) = identity::brief(parent) else { break };
         if stat.started_us > born {
@@ -184,7 +256,8 @@ fn command_line(arguments: &[u8]) -> String {
     }
 }
 
-fn started_at(boot_us: u64) -> Timestamp {
+/// A moment of `CLOCK_BOOTTIME` by the wall clock.
+pub(crate) fn started_at(boot_us: u64) -> Timestamp {
     let age = guard_sys::clock::boottime_micros().saturating_sub(boot_us);
     Timestamp(guard_sys::clock::wall_micros().saturating_sub(i64::try_from(age).unwrap_or(i64::MAX)))
 }
@@ -213,6 +286,7 @@ fn container_of(cgroup: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use guard_sys::fanotify::Group;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -246,16 +320,132 @@ mod tests {
         let open = || pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         let (first, second) = (open(), open());
         let mut attribution = Attribution::default();
-        let alive = attribution.of(Some(pid), Some(first)).unwrap();
+        let alive = attribution.of(Named::some_time(Some(pid), Some(first))).unwrap();
         assert_eq!(alive.confidence, Confidence::Verified);
         assert!(alive.parents.first().is_some_and(|p| p.ends_with(&format!("({})", std::process::id()))));
         child.kill().unwrap();
         child.wait().unwrap();
         // Within the time that it is remembered, too.
-        let gone = attribution.of(Some(pid), Some(second)).unwrap();
+        let gone = attribution.of(Named::some_time(Some(pid), Some(second))).unwrap();
         assert_eq!((gone.confidence, &gone.exe, &gone.comm), (Confidence::Unknown, &None, &None));
-        let without = attribution.of(Some(pid), None).unwrap();
+        let without = attribution.of(Named::some_time(Some(pid), None)).unwrap();
         assert_eq!(without.confidence, Confidence::Unknown);
+    }
+
+    /// A shell that does as it is told once it is let, and what it was told to.
+    fn shell(script: &str, file: &std::path::Path) -> std::process::Child {
+        let script = format!("read go; {script}");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, "sh"]).arg(file).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A shell that is known, as it is unless too much else happens on the machine.
+    fn known_shell(
+        programs: &Programs,
+        script: &str,
+        file: &std::path::Path,
+    ) -> Option<(std::process::Child, Actor)> {
+        for _ in 0..20 {
+            let mut child = shell(script, file);
+            let until = Instant::now() + Duration::from_secs(2);
+            while Instant::now() < until {
+                let known = programs.last(child.id().cast_signed());
+                if let Some(known) = known.filter(|known| known.comm.as_deref() == Some("sh")) {
+                    return Some((child, known));
+                }
+                std::thread::yield_now();
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        eprintln!("skipped: more happens here than is heard");
+        None
+    }
+
+    /// The next event that is there.
+    fn next_event(group: &Group) -> Event {
+        let mut buffer = [0; 4096];
+        group.read(&mut buffer).unwrap().into_iter().next_back().unwrap()
+    }
+
+    fn programs_and_group(directory: &std::path::Path) -> Option<(Arc<Programs>, Group)> {
+        let programs = Programs::shared().inspect_err(|why| eprintln!("skipped: {why}")).ok()?;
+        let group = Group::for_changes().inspect_err(|why| eprintln!("skipped: no group: {why}")).ok()?;
+        let handle = guard_sys::open::absolute(directory, guard_sys::open::How::List).unwrap();
+        if let Err(e) = group.mark(handle.as_fd(), guard_sys::fanotify::Interest::Entries) {
+            eprintln!("skipped: no mark: {e}");
+            return None;
+        }
+        group.names_processes().then_some((programs, group))
+    }
+
+    #[test]
+    fn whoever_ended_before_anybody_looked_is_named_by_what_it_executed() {
+        let top = tempfile::tempdir().unwrap();
+        let Some((programs, group)) = programs_and_group(top.path()) else { return };
+        let mut attribution = Attribution::with(Some(Arc::clone(&programs)));
+        let file = top.path().join("file");
+        let quiet_ns = guard_sys::clock::monotonic_nanos();
+        let Some((mut child, known)) = known_shell(&programs, "echo >> $1", &file) else { return };
+        let pid = child.id().cast_signed();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let mut event = next_event(&group);
+        assert_eq!((event.pid, event.is_gone), (Some(pid), true));
+        let since_ns = guard_sys::clock::monotonic_nanos();
+        let named = attribution.of(Named::by(&mut event, quiet_ns)).unwrap();
+        if programs.ended(pid, quiet_ns).is_none() {
+            return eprintln!("skipped: more happens here than is heard");
+        }
+        assert_eq!((named.pid, named.confidence), (pid, Confidence::Exited));
+        assert_eq!((&named.comm, &named.exe, &named.cmdline), (&known.comm, &known.exe, &known.cmdline));
+        assert!(named.exe.as_deref().is_some_and(|exe| exe.starts_with('/')), "{named:?}");
+        assert!(named.cmdline.as_deref().is_some_and(|words| words.contains("echo >> $1")), "{named:?}");
+        assert!(named.parents.first().is_some_and(|p| p.ends_with(&format!("({})", std::process::id()))));
+        assert!(named.uid.is_some());
+        // It cannot have done what had not been done when it had ended.
+        let later = attribution.of(Named::by(&mut event, since_ns)).unwrap();
+        assert_eq!((later.confidence, &later.comm), (Confidence::Unknown, &None));
+        // Nor is anybody named by number where the kernel gives no handle on anybody.
+        event.is_gone = false;
+        let unsure = attribution.of(Named::by(&mut event, quiet_ns)).unwrap();
+        assert_eq!((unsure.confidence, &unsure.comm), (Confidence::Unknown, &None));
+    }
+
+    #[test]
+    fn a_number_that_another_one_got_names_nobody_else() {
+        const NEXT: &str = "/proc/sys/kernel/ns_last_pid";
+        let top = tempfile::tempdir().unwrap();
+        let Some((programs, group)) = programs_and_group(top.path()) else { return };
+        let mut attribution = Attribution::with(Some(Arc::clone(&programs)));
+        for attempt in 0..300 {
+            let quiet_ns = guard_sys::clock::monotonic_nanos();
+            let mut child = shell("echo >> $1", &top.path().join(format!("file{attempt}")));
+            let pid = child.id().cast_signed();
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            if let Err(e) = std::fs::write(NEXT, (pid - 1).to_string()) {
+                return eprintln!("skipped: {NEXT}: {e}");
+            }
+            let mut innocent =
+                Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let is_again = innocent.id().cast_signed() == pid;
+            let mut event = next_event(&group);
+            let while_it_lives = attribution.of(Named::by(&mut event, quiet_ns)).unwrap();
+            drop(innocent.stdin.take());
+            innocent.wait().unwrap();
+            let after = attribution.of(Named::by(&mut event, quiet_ns)).unwrap();
+            for actor in [while_it_lives, Arc::clone(&after)] {
+                assert_eq!(actor.pid, pid);
+                assert_ne!(actor.comm.as_deref(), Some("cat"));
+                assert!(actor.exe.as_deref().is_none_or(|exe| !exe.ends_with("/cat")), "{actor:?}");
+            }
+            if is_again {
+                assert_eq!((after.confidence, &after.comm), (Confidence::Unknown, &None));
+                return;
+            }
+        }
+        eprintln!("skipped: the number was always somebody else's");
     }
 
     #[test]
@@ -300,7 +490,7 @@ mod tests {
     fn guardd_itself_is_no_actor() {
         let own = std::process::id().cast_signed();
         let process = pidfd_open(Pid::from_raw(own).unwrap(), PidfdFlags::empty()).unwrap();
-        assert!(Attribution::default().of(Some(own), Some(process)).is_none());
-        assert!(Attribution::default().of(None, None).is_none());
+        assert!(Attribution::default().of(Named::some_time(Some(own), Some(process))).is_none());
+        assert!(Attribution::default().of(Named::some_time(None, None)).is_none());
     }
 }

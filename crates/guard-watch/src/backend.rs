@@ -38,6 +38,10 @@ pub(crate) trait Backend: Send {
     fn readers(&self) -> u32;
     /// What it is.
     fn kind(&self) -> Kind;
+    /// Why those that end at once may have no name; `None` where they have, and where nobody has.
+    fn nameless(&self) -> Option<&str> {
+        None
+    }
     /// All watches stand: what waited for that may be told now.
     fn stands(&mut self) -> Result<(), WatchError> {
         Ok(())

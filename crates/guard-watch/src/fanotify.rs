@@ -17,21 +17,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guard_model::finding::Actor;
+use guard_sys::clock::monotonic_nanos;
 use guard_sys::fanotify::{Event, Group, Interest as Listen, ObjectId, What};
 use guard_sys::open::{self, How, Resolver};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, Named};
 use crate::backend::{Backend, Interest, Kind, Refusal};
 use crate::canary;
 use crate::error::WatchError;
 use crate::inbox::{By, Inbox, News};
 use crate::inotify;
 use crate::keeper::Kept;
+use crate::programs::Programs;
 
 /// Bytes taken from the kernel at once: some hundred events, each with a descriptor.
 const BUFFER: usize = 8192;
+
+/// Buffers taken one after the other before it is looked whether to end.
+const PARTS: usize = 16;
 
 /// Directories by their handles.
 type Directories = Mutex<HashMap<ObjectId, PathBuf>>;
@@ -59,6 +64,7 @@ struct Fanotify {
     /// Of a group that was there before: what it held, and its reader, until all directories are known again.
     waiting: Option<(Vec<Taken>, Reader)>,
     is_adopted: bool,
+    nameless: Option<String>,
 }
 
 /// An event with who did it.
@@ -84,14 +90,23 @@ impl Fanotify {
             let what = what.to_owned();
             move |e: std::io::Error| format!("{what}: {e}")
         };
-        let mut attribution = Attribution::default();
+        // Before there can be an event.
+        let (programs, nameless) = match Programs::shared() {
+            Ok(programs) => (Some(programs), None),
+            Err(why) => (None, Some(why)),
+        };
+        let mut attribution = Attribution::with(programs.clone());
         // Later ones of this process are made because something was lost.
         let before =
             interest.kept.as_ref().filter(|_| generation == 1).and_then(|kept| adopt(kept, &mut attribution));
-        let (group, held) = match before {
-            Some((group, held)) => (group, Some(held)),
-            None => (Group::for_changes().map_err(failed("no fanotify group"))?, None),
+        let (group, held, quiet_ns) = match before {
+            Some((group, held, quiet_ns)) => (group, Some(held), quiet_ns),
+            None => {
+                let quiet_ns = monotonic_nanos();
+                (Group::for_changes().map_err(failed("no fanotify group"))?, None, quiet_ns)
+            }
         };
+        let nameless = nameless.filter(|_| group.names_processes());
         let shared = Arc::new(Shared { group, directories: Directories::default() });
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("no event descriptor")(e.into()))?;
@@ -106,6 +121,7 @@ impl Fanotify {
             hears: false,
             waiting: None,
             is_adopted: held.is_some(),
+            nameless,
         };
         let cannot = |directory: &Path, refusal: Refusal| match refusal {
             Refusal::Other(why) => format!("fanotify cannot watch {}: {why}", directory.display()),
@@ -126,6 +142,8 @@ impl Fanotify {
             generation,
             interest: interest.clone(),
             attribution,
+            programs,
+            quiet_ns,
             runs: Arc::clone(&runs),
         };
         match held {
@@ -212,6 +230,10 @@ impl Backend for Fanotify {
     fn is_adopted(&self) -> bool {
         self.is_adopted
     }
+
+    fn nameless(&self) -> Option<&str> {
+        self.nameless.as_deref()
+    }
 }
 
 fn refusal(error: &std::io::Error) -> Refusal {
@@ -240,13 +262,18 @@ struct Reader {
     generation: u64,
     interest: Interest,
     attribution: Attribution,
+    /// Where processes are heard of, as long as they are.
+    programs: Option<Arc<Programs>>,
+    /// Nothing was waiting at this moment (`CLOCK_MONOTONIC`), and all of what had is named.
+    quiet_ns: u64,
     /// False until its thread runs: what never began cannot end.
     runs: Arc<AtomicBool>,
 }
 
 /// The group that an earlier process left, with what it holds by now, read at once: whoever did it may still be
 /// there to be asked. `None` where there is none that will do, or it lost something.
-fn adopt(kept: &Kept, attribution: &mut Attribution) -> Option<(Group, Vec<Taken>)> {
+/// Comes with a moment when nothing was left.
+fn adopt(kept: &Kept, attribution: &mut Attribution) -> Option<(Group, Vec<Taken>, u64)> {
     let descriptor = kept.keeper.take(&kept.name)?;
     let refused = |why: &dyn std::fmt::Display| {
         tracing::warn!(name = kept.name, %why, "a group that was kept cannot be used");
@@ -255,16 +282,18 @@ fn adopt(kept: &Kept, attribution: &mut Attribution) -> Option<(Group, Vec<Taken
     let mut buffer = vec![0; BUFFER];
     let mut held = Vec::new();
     loop {
+        let quiet_ns = monotonic_nanos();
         let events = group.read(&mut buffer).map_err(|e| refused(&e)).ok()?;
         if events.is_empty() {
-            return Some((group, held));
+            return Some((group, held, quiet_ns));
         }
         for mut event in events {
             if event.is(What::Overflow) || held.len() >= Inbox::PATHS {
                 refused(&"its queue overflowed");
                 return None;
             }
-            let by = attribution.of(event.pid, event.process.take());
+            // It happened before this process was there.
+            let by = attribution.of(Named::some_time(event.pid, event.process.take()));
             held.push((event, by));
         }
     }
@@ -282,21 +311,46 @@ impl Reader {
         guard_sys::priority::go_first().ok();
         let mut buffer = vec![0; BUFFER];
         loop {
-            let mut asked =
-                [PollFd::new(&self.shared.group, PollFlags::IN), PollFd::new(&self.stop, PollFlags::IN)];
-            match poll(&mut asked, None) {
-                Ok(_) | Err(Errno::INTR) => {}
+            match self.wait() {
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(e) => return self.inbox.error(format!("waiting for events: {e}")),
             }
-            if asked.last().is_some_and(|stop| !stop.revents().is_empty()) {
-                return;
+            if let Err(e) = self.empty(&mut buffer) {
+                return self.inbox.error(format!("reading events: {e}"));
             }
-            let shared = Arc::clone(&self.shared);
-            match shared.group.read(&mut buffer) {
-                Ok(events) => events.into_iter().for_each(|event| self.take(event)),
-                Err(e) => return self.inbox.error(format!("reading events: {e}")),
+            // After the events: whoever made one may still be there to be asked.
+            if self.programs.as_ref().is_some_and(|programs| !programs.hear()) {
+                self.programs = None;
             }
         }
+    }
+
+    /// Until there is an event, or something is heard of processes. False where it is to end.
+    fn wait(&self) -> rustix::io::Result<bool> {
+        let mut asked =
+            vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.shared.group, PollFlags::IN)];
+        asked.extend(self.programs.iter().map(|programs| PollFd::new(programs.as_ref(), PollFlags::IN)));
+        match poll(&mut asked, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(asked.first().is_none_or(|stop| stop.revents().is_empty()))
+    }
+
+    /// Takes what waits; a storm in parts.
+    fn empty(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
+        for _ in 0..PARTS {
+            let now_ns = monotonic_nanos();
+            let shared = Arc::clone(&self.shared);
+            let events = shared.group.read(buffer)?;
+            if events.is_empty() {
+                self.quiet_ns = now_ns;
+                return Ok(());
+            }
+            events.into_iter().for_each(|event| self.take(event));
+        }
+        Ok(())
     }
 
     fn take(&mut self, mut event: Event) {
@@ -305,9 +359,9 @@ impl Reader {
             return;
         }
         // First of all: he may be gone in a moment.
-        let process = event.process.take();
+        let named = Named::by(&mut event, self.quiet_ns);
         let concerns = self.path_of(&event).is_some_and(|path| self.interest.has(&path));
-        let by = concerns.then(|| self.attribution.of(event.pid, process)).flatten();
+        let by = concerns.then(|| self.attribution.of(named)).flatten();
         self.tell(&event, by);
     }
 

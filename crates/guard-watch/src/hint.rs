@@ -72,6 +72,8 @@ pub struct WatchReport {
     pub backend: &'static str,
     /// Why it is not fanotify, where that was wanted.
     pub instead: Option<String>,
+    /// Why processes that end at once may have no name, where others have.
+    pub nameless: Option<String>,
     /// It was watched already before this process began, and nothing of what happened meanwhile was lost.
     pub adopted: bool,
     /// Directories below and including the root that have a watch.

@@ -25,6 +25,7 @@ mod inbox;
 mod inotify;
 mod keeper;
 mod mounts;
+mod programs;
 mod readers;
 mod tree;
 mod watcher;

@@ -16,7 +16,7 @@ use guard_sys::fanotify::mounts::{MountGroup, all, number_in_table};
 use guard_sys::mounts::{Mount, Table, Woken};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::attribution::Attribution;
+use crate::attribution::{Attribution, Named};
 
 /// A thread that waits for the mount table.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Culprits {
                 return Ok(());
             }
             for event in events {
-                let by = self.attribution.of(event.pid, event.process);
+                let by = self.attribution.of(Named::some_time(event.pid, event.process));
                 let number = match number_in_table(event.mount) {
                     Ok(number) => {
                         self.numbers.insert(event.mount, number);

@@ -148,6 +148,7 @@ impl Watching {
                 backend: report.backend,
                 is_second_best: self.wanted == Watch::Fanotify && report.instead.is_some(),
                 instead: report.instead,
+                nameless: report.nameless,
                 directories: report.directories as u64,
                 failed: report.failed,
                 none: None,

@@ -80,6 +80,9 @@ pub struct WatchState {
     /// Why it is `inotify` where `fanotify`, which tells who did it, was wanted.
     #[serde(default)]
     pub instead: Option<String>,
+    /// Why processes that end at once may have no name, where others have: exec events are not to be had.
+    #[serde(default)]
+    pub nameless: Option<String>,
     /// How many directories have a watch.
     #[serde(default)]
     pub directories: u64,

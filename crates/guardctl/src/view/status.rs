@@ -228,9 +228,10 @@ fn watch(e: &Environment) -> Cell {
         0 => String::new(),
         n => format!(" on {}", counted(n, "directory")),
     };
-    let nameless = match &e.watch.instead {
-        Some(why) => format!(", which does not tell who made a change ({})", safe(why)),
-        None => String::new(),
+    let nameless = match (&e.watch.instead, &e.watch.nameless) {
+        (Some(why), _) => format!(", which does not tell who made a change ({})", safe(why)),
+        (None, Some(why)) => format!("; who ends at once may have no name ({})", safe(why)),
+        (None, None) => String::new(),
     };
     match open_gaps(&e.watch) {
         0 => Cell::toned(Tone::Plain, format!("{backend}{on}{nameless}")),

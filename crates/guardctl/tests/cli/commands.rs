@@ -66,11 +66,14 @@ fn status_when_much_is_wrong() {
     let unlocked = json!({ "name": "qa", "root": "/srv/qa", "state": "unlocked", "window": window() });
     let unlocked =
         with(with(locked(), unlocked), json!({ "watch": { "backend": "none" }, "next_rehash_at": at(-200) }));
+    let nameless = "the kernel does not tell of processes: it needs CAP_NET_ADMIN before Linux 6.6";
+    let watch = json!({ "backend": "fanotify", "directories": 7, "nameless": nameless });
+    let nameless = with(locked(), json!({ "name": "web", "watch": watch }));
     let overdue = with(window(), json!({ "until": at(-90) }));
     let late = json!({ "name": "late", "state": "busy", "operation": "lock", "window": overdue, "root": "/srv/late" });
     let broken = with(locked(), json!({ "name": "zeta", "state": "needs_operator", "root": "/srv/z" }));
     let strange = with(locked(), json!({ "name": "zz", "state": "dreaming", "root": "/srv/zz" }));
-    let environments = [bad, with(locked(), late), unlocked, never, broken, strange];
+    let environments = [bad, with(locked(), late), unlocked, never, nameless, broken, strange];
     let all = json!({ "daemon": daemon, "environments": environments });
     Fake::always(move || reply(all.clone())).run(&["status"]).golden("status-much-wrong");
 }

@@ -204,3 +204,52 @@ fn because(error: &io::Error) -> String {
     };
     format!("the kernel does not tell of processes: {why}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const NAMESPACE: &str = "GUARDD_TEST_NAMESPACE";
+
+    /// This test by itself, in a namespace of another kind.
+    fn in_namespace(flag: &str) {
+        let own = std::env::current_exe().unwrap();
+        let test = "programs::tests::in_another_namespace_it_is_said_and_nobody_is_named";
+        let mut command = Command::new("unshare");
+        command.args([flag, "--fork"]).arg(own).args(["--exact", test, "--nocapture"]).env(NAMESPACE, flag);
+        let output = command.output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if said.contains("unshare: ") {
+            return eprintln!("skipped: {said}");
+        }
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    fn in_another_namespace_it_is_said_and_nobody_is_named() {
+        match std::env::var(NAMESPACE).as_deref() {
+            Ok("--net") => assert!(Programs::shared().unwrap_err().contains("network namespace")),
+            Ok(_) => assert!(Programs::shared().unwrap_err().contains("process and user namespaces")),
+            Err(_) => {
+                // The kernel tells processes of other namespaces what it tells somebody else, with the host's numbers.
+                let _others = Programs::shared();
+                in_namespace("--net");
+                in_namespace("--pid");
+            }
+        }
+    }
+
+    #[test]
+    fn looks_are_bounded_and_come_again() {
+        let mut looks = Looks::default();
+        let began = monotonic_nanos();
+        let mut taken = 0_u64;
+        for _ in 0..100_000 {
+            taken += u64::from(looks.take());
+        }
+        let most = u64::from(LOOKS) + (monotonic_nanos() - began) * u64::from(LOOKS) / 1_000_000_000 + 1;
+        assert!((u64::from(LOOKS)..=most).contains(&taken), "{taken} of {most}");
+    }
+}

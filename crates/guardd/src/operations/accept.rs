@@ -255,8 +255,14 @@ fn keep_original(old: &BaselineRecord, mut fresh: BaselineRecord) -> BaselineRec
     fresh
 }
 
-/// Is this still what the finding showed? ctime moves without a difference.
+/// Is this still what the finding showed? ctime moves without a difference; of a directory size, times and link count
+/// follow what is in it, which has findings of its own.
 fn same(shown: &Entry, now: &Entry) -> bool {
-    let plain = |e: &Entry| Entry { ctime: Stamp::default(), ..e.clone() };
+    let plain = |e: &Entry| match e.kind {
+        Kind::Directory => {
+            Entry { ctime: Stamp::default(), mtime: Stamp::default(), size: 0, nlink: 0, ..e.clone() }
+        }
+        _ => Entry { ctime: Stamp::default(), ..e.clone() },
+    };
     plain(shown) == plain(now)
 }

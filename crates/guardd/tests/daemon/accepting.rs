@@ -74,6 +74,18 @@ fn a_directory_stands_for_everything_below_it() {
 }
 
 #[test]
+fn a_new_directory_that_goes_on_filling_can_be_accepted() {
+    let stage = Stage::locked(PLAIN);
+    fs::create_dir(stage.at("backend/new")).unwrap();
+    stage.finding("backend/new");
+    // Its link count and time are others than when it was seen.
+    write(&stage.at("backend/new/deep/module.py"), "x");
+    stage.finding("backend/new/deep/module.py");
+    assert!(stage.accept(&["backend/new"]).accepted.contains(&"backend/new/deep/module.py".to_owned()));
+    assert!(stage.check().clean);
+}
+
+#[test]
 fn additions_deletions_types_and_links_can_be_accepted() {
     let stage = Stage::locked(PLAIN);
     fs::write(stage.at("added"), "x").unwrap();

@@ -38,12 +38,7 @@ pub(crate) struct Appender {
 impl Appender {
     /// Goes on at the end of a file that was checked.
     pub(crate) fn resume(segment: Segment, length: u64) -> Result<Self, StoreError> {
-        let path = &segment.path;
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(StoreError::io("open", path))?;
+        let file = segment.open_for_writing()?;
         Ok(Self::with(segment, file, length))
     }
 

@@ -337,11 +337,7 @@ fn cut_torn_tail(
     after: u64,
 ) -> Result<TornTail, StoreError> {
     let path = &segment.path;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(StoreError::io("open", path))?;
+    let file = segment.open_for_writing()?;
     let (saved_as, mut copy) = new_file_for(state, after)?;
     let mut at = scan.good;
     let mut chunk = vec![0; 64 * 1024];

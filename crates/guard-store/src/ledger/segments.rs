@@ -1,6 +1,6 @@
 //! The ledger's files: `NNNNNNNNNN.jsonl`, each named by its first record's number.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +29,12 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn new(dir: &Path, first: u64) -> Self {
         Self { first, path: dir.join(format!("{first:010}.jsonl")) }
+    }
+
+    /// The file, to go on in or to cut off.
+    pub(crate) fn open_for_writing(&self) -> Result<File, StoreError> {
+        let failed = StoreError::io("open", &self.path);
+        OpenOptions::new().read(true).write(true).open(&self.path).map_err(failed)
     }
 
     /// Every ledger file of a directory in order. Other names are none of ours.

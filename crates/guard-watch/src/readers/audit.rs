@@ -9,18 +9,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use guard_model::RelPath;
 use guard_model::access::Access;
 use guard_sys::audit::records::Change;
 use guard_sys::audit::{Control, Heard, Listener, Rule, records};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::Sink;
 use super::gather::Gathered;
+use super::listening::Listening;
 use crate::attribution::Attribution;
 
 /// What it does not see.
@@ -40,8 +40,7 @@ const PROOF: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Rules {
     shared: Arc<Shared>,
-    stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    listening: Listening,
 }
 
 #[derive(Debug)]
@@ -98,21 +97,14 @@ impl Rules {
         }
         let listener = Listener::open().map_err(failed("no records of audit"))?;
         prove(&mut control, &listener, &prefix)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let stop = Arc::new(stop.map_err(|e| failed("no event descriptor")(e.into()))?);
         let state = State { control, files: Vec::new(), numbers: HashMap::new(), lost: status.lost };
         let shared = Arc::new(Shared { prefix, state: Mutex::new(state) });
-        let reader = Reader {
-            shared: Arc::clone(&shared),
-            stop: Arc::clone(&stop),
-            listener,
-            attribution: Attribution::default(),
-            gathered: Gathered::new(sink),
-            looked: Instant::now(),
-        };
-        let thread = std::thread::Builder::new().name("readers".to_owned()).spawn(move || reader.run());
-        let thread = thread.map_err(failed("no thread"))?;
-        Ok(Self { shared, stop, thread: Some(thread) })
+        let (heard, gathered) = (Arc::clone(&shared), Gathered::new(sink));
+        let listening = Listening::start(move |stop| {
+            let (attribution, looked) = (Attribution::default(), Instant::now());
+            Reader { shared: heard, stop, listener, attribution, gathered, looked }.run();
+        });
+        Ok(Self { shared, listening: listening.map_err(failed("no thread"))? })
     }
 
     pub(super) fn follow(&self, path: &RelPath, at: &Path) -> io::Result<()> {
@@ -136,13 +128,7 @@ impl Rules {
 
 impl Drop for Rules {
     fn drop(&mut self) {
-        // It fails only where its counter is full, which is a request to stop as well.
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).ok();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that hears of reads had panicked");
-        }
+        self.listening.end();
         let mut state = self.shared.state();
         for (path, rule) in std::mem::take(&mut state.files) {
             match state.control.delete(&rule) {

@@ -8,18 +8,18 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use guard_model::RelPath;
 use guard_model::access::Access;
 use guard_sys::fanotify::{Event, Group, ObjectId, What};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 #[cfg(test)]
 use super::ReadHint;
 use super::Sink;
 use super::gather::Gathered;
+use super::listening::Listening;
 use crate::attribution::Attribution;
 
 /// What it does not see.
@@ -33,8 +33,8 @@ pub(super) const BLIND: [&str; 3] = [
 #[derive(Debug)]
 pub(super) struct Marks {
     shared: Arc<Shared>,
-    stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    /// While this is there.
+    _listening: Listening,
 }
 
 #[derive(Debug)]
@@ -58,15 +58,11 @@ impl Shared {
 impl Marks {
     pub(super) fn start(sink: Sink) -> io::Result<Self> {
         let shared = Arc::new(Shared { group: Group::for_reads()?, files: Mutex::default() });
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let reader = Reader {
-            shared: Arc::clone(&shared),
-            stop: Arc::clone(&stop),
-            attribution: Attribution::default(),
-            gathered: Gathered::new(sink),
-        };
-        let thread = std::thread::Builder::new().name("readers".to_owned()).spawn(move || reader.run())?;
-        Ok(Self { shared, stop, thread: Some(thread) })
+        let (heard, gathered) = (Arc::clone(&shared), Gathered::new(sink));
+        let listening = Listening::start(move |stop| {
+            Reader { shared: heard, stop, attribution: Attribution::default(), gathered }.run();
+        })?;
+        Ok(Self { shared, _listening: listening })
     }
 
     pub(super) fn follow(&self, path: &RelPath, file: BorrowedFd<'_>) -> io::Result<()> {
@@ -95,18 +91,6 @@ impl Marks {
 
     pub(super) fn files(&self) -> usize {
         self.shared.files().ids.len()
-    }
-}
-
-impl Drop for Marks {
-    fn drop(&mut self) {
-        // It fails only where its counter is full, which is a request to stop as well.
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).ok();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that hears of reads had panicked");
-        }
     }
 }
 

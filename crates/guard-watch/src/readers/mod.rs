@@ -5,6 +5,7 @@
 mod audit;
 mod fanotify;
 mod gather;
+mod listening;
 
 use std::collections::BTreeSet;
 use std::io;

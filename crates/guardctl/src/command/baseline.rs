@@ -100,9 +100,7 @@ fn print_sums(ctl: &mut Ctl, method: ExportBaseline) -> Outcome {
         Ok(())
     })?;
     parts.close()?;
-    let Some((environment, generation, root)) = meta else {
-        return Err(Failure::new(Exit::Failed, "cannot export the baseline: guardd sent nothing"));
-    };
+    let (environment, generation, root) = meta.ok_or_else(nothing_sent)?;
     let text = String::from_utf8_lossy(&text).into_owned();
     if ctl.json {
         ctl.print_json(
@@ -115,6 +113,10 @@ fn print_sums(ctl: &mut Ctl, method: ExportBaseline) -> Outcome {
     }
     ctl.hint(&[format!("check it without guardd: cd {} && sha256sum -c --quiet FILE", Safe(&root))])?;
     Ok(Exit::Done)
+}
+
+fn nothing_sent() -> Failure {
+    Failure::new(Exit::Failed, "cannot export the baseline: guardd sent nothing")
 }
 
 fn write_all(ctl: &mut Ctl, method: ExportBaseline, dir: &Path) -> Outcome {
@@ -137,9 +139,7 @@ fn write_all(ctl: &mut Ctl, method: ExportBaseline, dir: &Path) -> Outcome {
         Ok(())
     })?;
     parts.close()?;
-    let Some((environment, generation, root)) = meta else {
-        return Err(Failure::new(Exit::Failed, "cannot export the baseline: guardd sent nothing"));
-    };
+    let (environment, generation, root) = meta.ok_or_else(nothing_sent)?;
     if ctl.json {
         let files: Vec<_> =
             parts.done.iter().map(|(name, size)| json!({ "name": name, "size": size })).collect();

@@ -136,9 +136,9 @@ impl Warden {
         }
     }
 
-    fn locked(&mut self, began: Instant, done: LockDone) -> LockResult {
-        self.take_in(&done.records);
-        self.troubles.end(Topic::Operation);
+    /// Guards by the baseline that an operation has committed.
+    fn take_up_baseline(&mut self, records: &[guard_model::ledger::Record]) {
+        self.take_in(records);
         self.load_baseline();
         self.follow_reads();
         // Until the lock file says so, too, the plan stays and tells the next start why it does not.
@@ -146,6 +146,11 @@ impl Warden {
             self.clear_plan();
         }
         self.prune_baselines();
+    }
+
+    fn locked(&mut self, began: Instant, done: LockDone) -> LockResult {
+        self.troubles.end(Topic::Operation);
+        self.take_up_baseline(&done.records);
         // What was found before is part of the new baseline; its alerts stay until somebody looks.
         let generation = self.state.baseline.as_ref().map_or(0, |b| b.generation);
         let mut events: Vec<Event> = self.gaps.covered_by_new_baseline();
@@ -273,14 +278,7 @@ impl Warden {
     }
 
     fn accepted(&mut self, paths: Vec<RelPath>, done: AcceptDone) -> guard_api::method::AcceptReply {
-        self.take_in(&done.records);
-        self.load_baseline();
-        self.follow_reads();
-        // Until the lock file says so, too, the plan stays and tells the next start why it does not.
-        if self.renew_lock_file() {
-            self.clear_plan();
-        }
-        self.prune_baselines();
+        self.take_up_baseline(&done.records);
         let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
         let mut by_alert: BTreeMap<u64, Vec<String>> = BTreeMap::new();
         for text in &texts {

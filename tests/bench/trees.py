@@ -57,6 +57,14 @@ class Tree:
         return min(int(dice.lognormvariate(math.log(7000), 1.1)), 1 << 20)
 
 
+def noise(path: Path, mebibytes: int) -> None:
+    """A file of that size."""
+    piece = random.Random(4).randbytes(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(piece)
+
+
 def giant_files(top: Path, count: int) -> None:
     """Not sparse, and no two alike."""
     noise = random.Random(2).randbytes(1 << 20)

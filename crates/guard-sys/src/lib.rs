@@ -22,7 +22,7 @@ pub mod process;
 pub mod process_events;
 pub mod procfd;
 pub mod read;
-mod residency;
+pub mod residency;
 pub mod rights;
 pub mod sessions;
 pub mod space;

@@ -112,10 +112,8 @@ fn set_direct(file: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::open::{How, absolute};
-    use crate::residency;
     use std::convert::Infallible;
     use std::fs::{self, File};
-    use std::io::Write;
     use std::os::fd::AsFd;
 
     fn read(path: &std::path::Path, size: u64, buffer: usize, cache: CacheUse) -> (Vec<u8>, u64) {
@@ -167,40 +165,5 @@ mod tests {
             if pieces == 3 { ControlFlow::Break("enough") } else { ControlFlow::Continue(()) }
         });
         assert_eq!(done.unwrap(), ControlFlow::Break("enough"));
-    }
-
-    #[test]
-    fn the_page_cache_is_left_as_it_was_found() {
-        let page = residency::page_size();
-        let pages = 64;
-        // Not in /tmp, which may lie in memory where nothing can be dropped.
-        let top = tempfile::tempdir_in("/var/tmp").unwrap();
-        let path = top.path().join("f");
-        let mut file = File::create(&path).unwrap();
-        file.write_all(&vec![7; pages * page]).unwrap();
-        file.sync_all().unwrap();
-        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-        let file = absolute(&path, How::Read).unwrap();
-        fadvise(&file, 0, None, Advice::Random).unwrap();
-        let now = || {
-            let mut r = Residency::default();
-            r.look(file.as_fd(), 0, pages * page);
-            r.present()
-        };
-        if now().iter().any(|&there| there) {
-            return; // A file system that keeps its pages, or does not tell.
-        }
-        // The application has read every third page.
-        let mut one = vec![0; page];
-        for i in (0..pages).step_by(3) {
-            pread(&file, &mut one[..], (i * page) as u64).unwrap();
-        }
-        let before = now();
-        assert!(before.iter().any(|&there| there) && before.iter().any(|&there| !there));
-        let size = (pages * page) as u64;
-        read(&path, size, 16 * page, CacheUse::LeaveAsFound);
-        assert_eq!(now(), before);
-        read(&path, size, 16 * page, CacheUse::Ordinary);
-        assert!(now().iter().all(|&there| there));
     }
 }

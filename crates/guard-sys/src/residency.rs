@@ -19,6 +19,14 @@ pub(crate) fn page_size() -> usize {
     })
 }
 
+/// Which pages of a file's first `length` bytes are in memory; `None` where the kernel does not tell: to a process that
+/// neither owns the file nor may write it, or for a file that cannot be mapped.
+#[must_use]
+pub fn in_memory(file: BorrowedFd<'_>, length: usize) -> Option<Vec<bool>> {
+    let mut residency = Residency::default();
+    residency.look(file, 0, length).then(|| residency.pages.iter().map(|page| page & 1 == 1).collect())
+}
+
 /// A stretch of a file, and for each of its pages whether it was in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Residency {
@@ -28,15 +36,14 @@ pub(crate) struct Residency {
 }
 
 impl Residency {
-    /// Looks at `length` bytes from `start`, a multiple of the page size. Where the kernel does
-    /// not tell (to a process that neither owns the file nor may write it, or for
-    /// a file that cannot be mapped) every page counts as in memory.
-    pub(crate) fn look(&mut self, file: BorrowedFd<'_>, start: u64, length: usize) {
+    /// Looks at `length` bytes from `start`, a multiple of the page size. False where the kernel does
+    /// not tell (see [`in_memory`]): then every page counts as in memory.
+    pub(crate) fn look(&mut self, file: BorrowedFd<'_>, start: u64, length: usize) -> bool {
         self.start = start;
         self.pages.clear();
-        let Ok(offset) = libc::off_t::try_from(start) else { return };
+        let Ok(offset) = libc::off_t::try_from(start) else { return false };
         if length == 0 || !start.is_multiple_of(page_size() as u64) {
-            return;
+            return length == 0;
         }
         self.pages.resize(length.div_ceil(page_size()), 1);
         // SAFETY: a new mapping at an address of the kernel's choice overlays no memory of ours.
@@ -52,7 +59,7 @@ impl Residency {
             )
         };
         if at == libc::MAP_FAILED {
-            return;
+            return false;
         }
         // SAFETY: `at..at + length` is the mapping made above, which nobody reads or writes
         // through, so that a file cut short meanwhile cannot fault; `pages` has a byte for each page.
@@ -65,6 +72,7 @@ impl Residency {
         #[expect(unsafe_code, reason = "unmapping memory")]
         let unmapped = unsafe { libc::munmap(at, length) };
         debug_assert_eq!(unmapped, 0);
+        told == 0
     }
 
     /// Drops from the cache what was not in it when looked at.
@@ -80,10 +88,5 @@ impl Residency {
             }
             at += length;
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn present(&self) -> Vec<bool> {
-        self.pages.iter().map(|p| p & 1 == 1).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +136,10 @@ pub struct Environment {
     pub rehash: Duration,
     /// The same, as the disk holds it, past the page cache.
     pub deep_rehash: Duration,
+    /// The most of one processor that a rehash uses, in percent from 1 to 100.
+    pub pace: NonZeroU8,
+    /// The same where `rehash` could not be met with that; not less.
+    pub pace_max: NonZeroU8,
     /// What follows an alert.
     pub on_tamper: OnTamper,
     /// Git branches that a deployment may come from; empty means any.
@@ -172,6 +177,8 @@ impl Environment {
             seal: Seal::Immutable,
             rehash: Duration::from_secs(300),
             deep_rehash: Duration::from_secs(86_400),
+            pace: const { NonZeroU8::new(25).unwrap() },
+            pace_max: const { NonZeroU8::new(100).unwrap() },
             on_tamper: OnTamper::default(),
             branches: Vec::new(),
             backup: Backup::default(),

@@ -1,6 +1,7 @@
 //! Takes the keys of one file after another and puts the [`Config`] together.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -131,6 +132,7 @@ impl Draft {
         e.seal = s.choice(keys::SEAL, &seals).unwrap_or(e.seal);
         e.rehash = s.duration(keys::REHASH, SECOND..=WEEK).map_or(e.rehash, |d| d.value);
         e.deep_rehash = s.duration(keys::DEEP_REHASH, SECOND..=MONTH).map_or(e.deep_rehash, |d| d.value);
+        (e.pace, e.pace_max) = paces(&s, (e.pace, e.pace_max));
         e.on_tamper = s.choice(keys::ON_TAMPER, &reactions).unwrap_or(e.on_tamper);
         let branches = s.texts(keys::BRANCHES).unwrap_or_default();
         for b in &branches {
@@ -274,6 +276,22 @@ fn version(file: &Section<'_>) -> bool {
         file.report().push(v.place.problem(what, format!("write `version = {VERSION}`")));
     }
     true
+}
+
+/// `pace` and `pace_max`, which is no slower.
+fn paces(s: &Section<'_>, (pace, pace_max): (NonZeroU8, NonZeroU8)) -> (NonZeroU8, NonZeroU8) {
+    let asked = |key| s.number(key, 1..=100);
+    let percent = |n: &At<u32>| u8::try_from(n.value).ok().and_then(NonZeroU8::new);
+    let (slow, fast) = (asked(keys::PACE), asked(keys::PACE_MAX));
+    let pace = slow.as_ref().and_then(percent).unwrap_or(pace);
+    let Some(most) = fast else { return (pace, pace_max) };
+    let pace_max = percent(&most).unwrap_or(pace_max);
+    if pace_max < pace {
+        let what = format!("{pace_max} is less than `pace`, which is {pace}");
+        s.report()
+            .push(most.place.problem(what, format!("write a number from {pace} to 100, or lower `pace`")));
+    }
+    (pace, pace_max)
 }
 
 /// Who is expected to open sensitive files, where anybody is named.

@@ -207,6 +207,9 @@ pub struct Environment {
     pub rehash_seconds: u64,
     /// When the next rehash is due.
     pub next_rehash_at: Option<Time>,
+    /// Where [`rehash_seconds`](Self::rehash_seconds) is not met, how often they are really read: what the last rehash took, seconds.
+    #[serde(default)]
+    pub rehash_overdue_seconds: Option<u64>,
     /// Alerts that nobody has looked at.
     pub alerts_open: u64,
     /// Its backups.

@@ -242,7 +242,10 @@ fn watch(e: &Environment) -> Cell {
 fn rehash(look: Look, e: &Environment) -> String {
     let every = match e.rehash_seconds {
         0 => String::new(),
-        s => format!("every {}, ", span(s)),
+        s => match e.rehash_overdue_seconds {
+            Some(really) => format!("every {}, overdue: really every {}, ", span(s), span(really)),
+            None => format!("every {}, ", span(s)),
+        },
     };
     let last = match &e.last_rehash {
         Some(r) => format!(

@@ -71,7 +71,10 @@ fn status_when_much_is_wrong() {
     let nameless = with(locked(), json!({ "name": "web", "watch": watch }));
     let overdue = with(window(), json!({ "until": at(-90) }));
     let late = json!({ "name": "late", "state": "busy", "operation": "lock", "window": overdue, "root": "/srv/late" });
-    let broken = with(locked(), json!({ "name": "zeta", "state": "needs_operator", "root": "/srv/z" }));
+    let broken = with(
+        locked(),
+        json!({ "name": "zeta", "state": "needs_operator", "root": "/srv/z", "rehash_overdue_seconds": 1260 }),
+    );
     let strange = with(locked(), json!({ "name": "zz", "state": "dreaming", "root": "/srv/zz" }));
     let environments = [bad, with(locked(), late), unlocked, never, nameless, broken, strange];
     let all = json!({ "daemon": daemon, "environments": environments });

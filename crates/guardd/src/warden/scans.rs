@@ -1,10 +1,11 @@
 //! Background scans: a metadata sweep now and then, a full rehash in `rehash`, one past the page cache in `deep_rehash`.
 
-use std::num::{NonZeroU8, NonZeroU64};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use guard_config::Environment;
 use guard_model::RelPath;
 use guard_model::ledger::Event;
 use guard_tree::{Pace, ScanContent, ScanOptions};
@@ -19,9 +20,6 @@ use crate::operations::{Work, millis};
 /// What a rehash reads in a second where there is no hurry: a few hundredths of
 /// a core that hashes some 1.5 GB/s.
 const UNHURRIED: NonZeroU64 = NonZeroU64::new(64 << 20).unwrap();
-
-/// The most of one processor that a rehash may use, in percent, as long as `rehash` is met that way.
-const QUARTER: NonZeroU8 = NonZeroU8::new(25).unwrap();
 
 /// How thorough a scan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +38,7 @@ pub(super) struct Scans {
     running: Option<(ScanKind, Arc<Work>)>,
     /// How long the last rehash took, where that was longer than `rehash`.
     overdue: Option<Duration>,
-    /// A quarter of a processor was not enough to meet `rehash`.
+    /// At `pace` `rehash` was not met.
     hurries: bool,
     last_sweep_us: Option<u64>,
     last_rehash_us: Option<u64>,
@@ -66,11 +64,12 @@ impl Scans {
     }
 
     /// A rehash of this run came to its end after so long.
-    fn rehashed(&mut self, took: Duration, rehash: Duration) {
-        self.overdue = (took > rehash).then_some(took);
+    fn rehashed(&mut self, took: Duration, config: &Environment) {
+        self.overdue = (took > config.rehash).then_some(took);
         // Slower again only once it would be done in time at the slower pace, too.
-        let in_time_at_a_quarter = took.saturating_mul(100 / u32::from(QUARTER.get())) <= rehash;
-        self.hurries = self.overdue.is_some() || (self.hurries && !in_time_at_a_quarter);
+        let (pace, pace_max) = (u32::from(config.pace.get()), u32::from(config.pace_max.get()));
+        let in_time_at_pace = took.saturating_mul(pace_max) / pace <= config.rehash;
+        self.hurries = self.overdue.is_some() || (self.hurries && !in_time_at_pace);
     }
 
     /// When the last rehash began; `None` before the first one of this run.
@@ -197,25 +196,30 @@ impl Warden {
         !begun && last.is_none_or(|at| now < at.0 || now.saturating_sub(at.0) >= every)
     }
 
-    /// Slow enough to be no burden, fast enough to be done in four fifths of `rehash` with a quarter of a processor. Where that
-    /// is not enough, which the last rehash showed, with a whole one.
+    /// Slow enough to be no burden, fast enough to be done in four fifths of `rehash` with the `pace` of a processor. Where that
+    /// is not enough, which the last rehash showed, with `pace_max`.
     fn pace(&self) -> Pace {
         let totals = self.state.baseline.as_ref().map(|b| b.totals).unwrap_or_default();
         let in_time = Pace::spread(&totals, self.config.rehash * 4 / 5);
-        let most_cpu = if self.scans.hurries { Pace::WHOLE_CPU } else { QUARTER };
+        let most_cpu = if self.scans.hurries { self.config.pace_max } else { self.config.pace };
         Pace { bytes_per_second: in_time.bytes_per_second.max(UNHURRIED), most_cpu }
+    }
+
+    /// How long the last rehash took, where that was longer than `rehash`: as one follows the other, how often everything
+    /// is really read.
+    pub(super) fn overdue(&self) -> Option<Duration> {
+        self.scans.overdue.filter(|took| *took > self.config.rehash)
     }
 
     /// That `rehash` is not met, and what is true instead.
     pub(super) fn rehash_trouble(&self) -> Option<String> {
-        let (asked, took) = (self.config.rehash, self.scans.overdue?);
-        (took > asked).then(|| {
-            format!(
-                "the rehash is overdue: the last one took {} s, and `rehash` asks for one in {} s; at full speed it goes on without a pause",
-                took.as_secs(),
-                asked.as_secs()
-            )
-        })
+        let (asked, took) = (self.config.rehash, self.overdue()?);
+        Some(format!(
+            "the rehash is overdue: the last one took {} s, and `rehash` asks for one in {} s; it goes on without a pause, with up to {} % of a processor (`pace_max`)",
+            took.as_secs(),
+            asked.as_secs(),
+            self.config.pace_max
+        ))
     }
 
     fn begin_scan(&mut self, kind: ScanKind) {
@@ -290,7 +294,7 @@ impl Warden {
         reported.into_iter().for_each(|path| self.touches.suspect(path));
         self.gaps.scanned(end.kind, end.began_us, &suspects);
         if end.kind > ScanKind::Sweep {
-            self.scans.rehashed(end.took, self.config.rehash);
+            self.scans.rehashed(end.took, &self.config);
             self.record(vec![Event::RehashFinished {
                 files: scanned.files,
                 bytes: scanned.bytes,
@@ -307,10 +311,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rehash_that_took_too_long_hurries_the_next_until_a_quarter_is_enough() {
-        let (mut scans, minute) = (Scans::default(), Duration::from_secs(60));
+    fn a_rehash_that_took_too_long_hurries_the_next_until_the_pace_is_enough() {
+        let everything = guard_model::Policy::new(guard_model::policy::PatternText::default()).unwrap();
+        let mut config = Environment::new("e".to_owned(), "/srv".into(), everything);
+        config.rehash = Duration::from_secs(60);
+        let mut scans = Scans::default();
         let mut after = |seconds| {
-            scans.rehashed(Duration::from_secs(seconds), minute);
+            scans.rehashed(Duration::from_secs(seconds), &config);
             (scans.hurries, scans.overdue.is_some())
         };
         assert_eq!(after(60), (false, false));
@@ -318,5 +325,12 @@ mod tests {
         assert_eq!(after(20), (true, false), "at a quarter of the speed it would take longer than a minute");
         assert_eq!(after(15), (false, false));
         assert_eq!(after(40), (false, false));
+        assert_eq!(after(100), (true, true));
+        config.pace_max = config.pace;
+        let mut after = |seconds| {
+            scans.rehashed(Duration::from_secs(seconds), &config);
+            (scans.hurries, scans.overdue.is_some())
+        };
+        assert_eq!(after(60), (false, false), "it is no faster in a hurry");
     }
 }

@@ -106,6 +106,7 @@ impl Warden {
             last_deep_rehash: self.state.last_deep_rehash.as_ref().map(wire::rehash),
             rehash_seconds: self.config.rehash.as_secs(),
             next_rehash_at: self.next_rehash_at(),
+            rehash_overdue_seconds: self.overdue().map(|took| took.as_secs()),
             alerts_open: open.unwrap_or(0),
             backups: self.backup_state(),
         }

@@ -169,6 +169,10 @@ impl<'de> Deserialize<'de> for RelPath {
 /// `\xNN` byte by byte.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
+    if bytes.iter().all(|&b| matches!(b, b' '..=b'~') && b != b'\\') {
+        // Nearly every path there is.
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

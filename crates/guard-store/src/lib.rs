@@ -23,7 +23,7 @@ pub mod quarantine;
 pub mod state_dir;
 
 pub use backup::{BackupDraft, BackupError, BackupKeys, Backups};
-pub use baseline::{Baseline, BaselineWriter, Committed, ManifestDraft};
+pub use baseline::{Baseline, BaselineWriter, Committed, EncodedRecords, FullRun, ManifestDraft};
 pub use error::StoreError;
 pub use index::{Index, RecordFilter};
 pub use keys::{HostKey, KeyOrigin, PublicKey};

@@ -6,6 +6,7 @@
 
 mod codec;
 mod generations;
+mod lines;
 mod reader;
 mod repair;
 mod runs;
@@ -16,6 +17,7 @@ mod writer;
 pub use generations::{KEEP, discard, generations, next_generation, prune, remove_unfinished};
 pub use reader::{Baseline, Records};
 pub use repair::repair;
+pub use runs::{EncodedRecords, FullRun};
 pub use writer::{BaselineWriter, Committed, ManifestDraft};
 
 /// The signed manifest.

@@ -3,18 +3,19 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 use guard_model::baseline::{Ancestor, BaselineRecord, FileDigests, Manifest, Totals};
 use guard_model::policy::PatternText;
 use guard_model::{Digest, RelPath, Seal, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::codec;
-use super::runs::Sorter;
+use super::lines::Lines;
+use super::runs::{EncodedRecords, FullRun, Merge, Row, Sorter};
 use super::table::Layout;
-use super::{MANIFEST, RECORDS, SIGNATURE, SUMS, UNDO, generations, sums};
+use super::{MANIFEST, RECORDS, SIGNATURE, generations};
 use crate::durable::{self, Temporary};
-use crate::error::{Damage, StoreError};
+use crate::error::StoreError;
 use crate::keys::{HostKey, NAMESPACE_BASELINE};
 use crate::plan::Hashing;
 use crate::state_dir::{StateDir, make_dir};
@@ -98,6 +99,13 @@ impl BaselineWriter {
         self.sorter.push(record)
     }
 
+    /// Takes these records as if each were pushed. What it gives has to be written before [`BaselineWriter::finish`]: here, or
+    /// where it holds up nobody.
+    #[must_use = "without these rows the baseline is not whole"]
+    pub fn add(&mut self, records: &EncodedRecords) -> Option<FullRun> {
+        self.sorter.add(records)
+    }
+
     /// Writes the generation's files, signs the manifest and commits it all.
     ///
     /// # Errors
@@ -137,57 +145,94 @@ impl BaselineWriter {
     }
 }
 
+/// From so many records on their lines are made by a thread of their own.
+const WORTH_A_THREAD: usize = 10_000;
+/// Rows that it is given together, and how often before it has to have caught up.
+const TOGETHER: usize = 256;
+const AHEAD: usize = 8;
+
 pub(super) fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, Totals), StoreError> {
-    let mut records = Output::create(dir.join(RECORDS))?;
-    let mut undo = Output::create(dir.join(UNDO))?;
-    let mut sha256sums = Output::create(dir.join(SUMS))?;
-    let mut totals = Totals::default();
-    let mut layout = Layout::default();
-    let mut line = Vec::new();
+    let records = Output::create(dir.join(RECORDS))?;
+    let mut lines = Lines::create(dir)?;
     let mut merge = sorter.finish()?;
+    let (records, (undo, sha256sums, totals)) = if merge.pushed < WORTH_A_THREAD {
+        let records = write_rows(records, &mut merge, |row| lines.put(&row))?;
+        (records, lines.finish()?)
+    } else {
+        write_both(records, &mut merge, lines)?
+    };
+    merge.remove_runs()?;
+    Ok((FileDigests { sha256sums, undo, records }, totals))
+}
+
+/// The records here, their lines beside it.
+fn write_both(
+    records: Output,
+    merge: &mut Merge,
+    mut lines: Lines,
+) -> Result<(Digest, (Digest, Digest, Totals)), StoreError> {
+    std::thread::scope(|scope| {
+        let (send, receive) = sync_channel::<Vec<Row>>(AHEAD);
+        let beside = scope.spawn(move || {
+            for rows in receive {
+                rows.iter().try_for_each(|row| lines.put(row))?;
+            }
+            lines.finish()
+        });
+        let mut together = Vec::with_capacity(TOGETHER);
+        let written = write_rows(records, merge, |row| {
+            together.push(row);
+            if together.len() == TOGETHER {
+                // Where nobody takes them any more it says itself why.
+                send.send(std::mem::replace(&mut together, Vec::with_capacity(TOGETHER))).ok();
+            }
+            Ok(())
+        });
+        if written.is_ok() {
+            send.send(together).ok();
+        }
+        drop(send);
+        let lines = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((written?, lines?))
+    })
+}
+
+fn write_rows(
+    mut records: Output,
+    merge: &mut Merge,
+    mut each: impl FnMut(Row) -> Result<(), StoreError>,
+) -> Result<Digest, StoreError> {
+    let mut layout = Layout::default();
     records.write(layout.begin())?;
     while let Some(row) = merge.next()? {
-        let record = codec::record(row.key(), &row.body)
-            .map_err(|e| StoreError::damaged(dir, Damage::Format { what: e.0, at: 0 }))?;
-        totals.add(&record.entry);
-        line.clear();
-        serde_json::to_writer(&mut line, &record)
-            .map_err(|source| StoreError::Json { what: "a baseline record", source })?;
-        line.push(b'\n');
-        undo.write(&line)?;
-        line.clear();
-        sums::put_line(&mut line, &record);
-        sha256sums.write(&line)?;
         if let Some(block) = layout.push(&row) {
             records.write(&block)?;
         }
+        each(row)?;
     }
     let (last, end) = layout.finish();
     records.write(&last.unwrap_or_default())?;
     records.write(&end)?;
-    merge.remove_runs()?;
-    let digests =
-        FileDigests { sha256sums: sha256sums.finish()?, undo: undo.finish()?, records: records.finish()? };
-    Ok((digests, totals))
+    records.finish()
 }
 
 /// A file being written and hashed.
-struct Output {
+pub(super) struct Output {
     path: PathBuf,
     to: Hashing<BufWriter<File>>,
 }
 
 impl Output {
-    fn create(path: PathBuf) -> Result<Self, StoreError> {
+    pub(super) fn create(path: PathBuf) -> Result<Self, StoreError> {
         let file = durable::create_new(&path, 0o600)?;
         Ok(Self { path, to: Hashing { to: BufWriter::with_capacity(64 * 1024, file), hash: Sha256::new() } })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.to.write_all(bytes).map_err(StoreError::io("write", &self.path))
     }
 
-    fn finish(self) -> Result<Digest, StoreError> {
+    pub(super) fn finish(self) -> Result<Digest, StoreError> {
         let Hashing { to, hash } = self.to;
         let file = to.into_inner().map_err(|e| StoreError::io("write", &self.path)(e.into_error()))?;
         file.sync_all().map_err(StoreError::io("fsync", &self.path))?;

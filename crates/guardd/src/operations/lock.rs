@@ -1,25 +1,23 @@
 //! Lock: plan, seal, hash, sign, commit.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guard_model::baseline::{BaselineRecord, Role, Totals};
+use guard_model::baseline::Totals;
 use guard_model::ledger::{Event, Record, WindowEnd};
 use guard_model::path::escape;
 use guard_model::put_back::Overlay;
-use guard_model::seal::{BINDING, Marks, Skip};
+use guard_model::seal::Skip;
 use guard_model::state::Window;
-use guard_model::{BackupKind, Class, Digest, Entry, Finding, Observed, Policy, RelPath, Seal, Severity};
-use guard_store::{
-    Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep, StoreError,
-};
-use guard_tree::{MarksSet, OpenWriters, Root, ScanContent, ScanOptions, ScanReport, Visitor, WhyNoFlags};
+use guard_model::{BackupKind, Digest, Finding, Policy, RelPath, Seal, Severity};
+use guard_store::{Baseline, BaselineWriter, ManifestDraft, Plan, PlanHeader, PlanKind, PlanStep};
+use guard_tree::{MarksSet, Root, ScanContent, ScanOptions, ScanReport};
 
 use super::backup::{Cause, OnNoBackup, Safety, Secured};
 use super::open_writers::{OnOpenWriters, Told};
-use super::survey::{Survey, Surveyor, is_sealable};
+use super::recorder::{Listed, Recorded, Recorder, Refused};
+use super::sealing::{OnCancel, carry_out};
+use super::survey::{Survey, Surveyor};
 use super::{OperationError, Phase, Work, baseline_diff, now};
 use crate::comparer::DeviceMap;
 use crate::sessions::alert;
@@ -151,11 +149,12 @@ impl LockTask {
     }
 
     fn seal_and_commit(&self, survey: &Survey) -> Result<LockDone, OperationError> {
-        self.work.enter(Phase::Sealing, survey.steps(self.seal).count() as u64);
+        let count = survey.steps(self.seal).count();
+        self.work.enter(Phase::Sealing, count as u64);
         let mut refused = Refused::default();
-        for step in survey.steps(self.seal) {
-            self.work.check_cancelled()?;
-            match self.root.set_marks(&step.path, step.identity, step.after())? {
+        let steps = survey.steps(self.seal);
+        for (step, set) in carry_out(&self.root, steps, count, &self.work, OnCancel::Stop)? {
+            match set {
                 MarksSet::NotPermitted => {
                     refused.modes.insert(step.path);
                 }
@@ -164,7 +163,6 @@ impl LockTask {
                 }
                 MarksSet::Done | MarksSet::Already | MarksSet::Vanished | MarksSet::Replaced => {}
             }
-            self.work.step();
         }
 
         self.work.enter(Phase::Hashing, survey.entries);
@@ -374,153 +372,4 @@ pub(crate) fn undo(
 /// Workers of a scan that somebody waits for.
 pub(crate) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(8))
-}
-
-/// What the kernel refused while sealing.
-#[derive(Default)]
-struct Refused {
-    modes: HashSet<RelPath>,
-    /// By device: the right is the daemon's, and the flag the file system's.
-    flags: HashMap<u64, WhyNoFlags>,
-}
-
-/// The first few entries of a kind, and how many there are.
-#[derive(Default)]
-struct Listed {
-    paths: Vec<(RelPath, Skip)>,
-    count: u64,
-}
-
-impl Listed {
-    fn add(&mut self, path: &RelPath, skip: Skip) {
-        self.count += 1;
-        if self.paths.len() < LISTED {
-            self.paths.push((path.clone(), skip));
-        }
-    }
-}
-
-struct Recorded {
-    writer: BaselineWriter,
-    /// Left unsealed.
-    unsealed: Listed,
-    /// Sealed, and less than asked for.
-    partial: Listed,
-    /// At least one entry has the immutable flag of the seal.
-    immutable: bool,
-    unread: Vec<(RelPath, String)>,
-    writers: Told,
-    error: Option<StoreError>,
-}
-
-impl Recorded {
-    /// How far the tree is sealed, and why no further. Where some entries fall short of the
-    /// others, they are listed; where all do, the tree does.
-    fn seal_done(&mut self, asked: Seal) -> (Seal, Option<&'static str>) {
-        let partial = std::mem::take(&mut self.partial);
-        match partial.paths.first().map(|(_, skip)| skip.of_the_tree()) {
-            Some(why) if !self.immutable => (Seal::ReadOnly, why),
-            _ => {
-                self.unsealed.count += partial.count;
-                let room = LISTED.saturating_sub(self.unsealed.paths.len());
-                self.unsealed.paths.extend(partial.paths.into_iter().take(room));
-                (asked, None)
-            }
-        }
-    }
-}
-
-/// Second pass: reads everything and writes the baseline.
-struct Recorder<'a> {
-    survey: &'a Survey,
-    refused: Refused,
-    seal: Seal,
-    out: Mutex<Recorded>,
-}
-
-impl Recorder<'_> {
-    /// The record of `entry` as it is on disk now, with what sealing took from it given back.
-    fn record(&self, path: RelPath, role: Role, mut entry: Entry) -> BaselineRecord {
-        let record = |sealed, skip, entry| BaselineRecord { path: path.clone(), role, sealed, skip, entry };
-        if self.seal == Seal::None || !is_sealable(role) {
-            return record(Seal::None, None, entry);
-        }
-        match self.survey.originals.get(&path) {
-            Some(original) if original.identity == (entry.dev, entry.ino) => {
-                if let Some(skip) = self.survey.skip(&path, original) {
-                    return record(Seal::None, Some(skip), entry);
-                }
-                let now = Marks::of(&entry);
-                let reached = [Seal::Immutable, Seal::ReadOnly]
-                    .into_iter()
-                    .find(|seal| *seal <= self.seal && now == original.marks.under(*seal));
-                let Some(seal) = reached else {
-                    let skip = self.refused.modes.contains(&path).then_some(Skip::NotPermitted);
-                    return record(Seal::None, skip, entry);
-                };
-                let skip = (seal < self.seal).then(|| self.why_no_flags(entry.dev));
-                entry.mode = original.marks.mode;
-                entry.flags = entry.flags & !BINDING | original.marks.flags;
-                if let Some(xattrs) = &original.xattrs {
-                    entry.xattrs.clone_from(xattrs.as_ref());
-                }
-                record(seal, skip, entry)
-            }
-            // It came while the tree was being sealed; the next lock seals it.
-            _ => record(Seal::None, None, entry),
-        }
-    }
-}
-
-impl Recorder<'_> {
-    fn why_no_flags(&self, dev: u64) -> Skip {
-        match self.refused.flags.get(&dev) {
-            Some(WhyNoFlags::NotPermitted) => Skip::FlagNotPermitted,
-            Some(WhyNoFlags::Unsupported) | None => Skip::NoFlag,
-        }
-    }
-}
-
-impl Visitor for Recorder<'_> {
-    type Dir = ();
-
-    fn enter(&self, _dir: &RelPath) {}
-
-    fn expected<'v>(&'v self, _dir: &'v (), _path: &RelPath) -> Option<Cow<'v, Entry>> {
-        None
-    }
-
-    fn writers(&self, _dir: &mut (), path: &RelPath, identity: (u64, u64), writers: OpenWriters) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.writers.add(path, identity, writers);
-    }
-
-    fn found(&self, _dir: &mut (), path: RelPath, _class: Class, role: Role, observed: Observed) {
-        let (entry, unread) = match observed {
-            Observed::Present(e) => (e, None),
-            Observed::Unreadable { entry: Some(e), why } => (e, Some(why)),
-            Observed::Unreadable { entry: None, why } => {
-                let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-                out.unread.push((path, why));
-                return;
-            }
-            Observed::Absent => return,
-        };
-        let record = self.record(path, role, entry);
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(why) = unread {
-            out.unread.push((record.path.clone(), why));
-        }
-        out.immutable |= record.sealed == Seal::Immutable;
-        match record.skip {
-            Some(skip) if skip.is_partial() => out.partial.add(&record.path, skip),
-            Some(skip) => out.unsealed.add(&record.path, skip),
-            None => {}
-        }
-        if out.error.is_none() {
-            out.error = out.writer.push(&record).err();
-        }
-    }
-
-    fn leave(&self, _dir: (), _path: &RelPath) {}
 }

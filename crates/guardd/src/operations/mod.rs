@@ -15,9 +15,11 @@ pub(crate) mod file_diff;
 pub(crate) mod lock;
 pub(crate) mod open_writers;
 mod originals;
+mod recorder;
 pub(crate) mod recover;
 pub(crate) mod repair;
 pub(crate) mod restore;
+mod sealing;
 mod survey;
 pub(crate) mod unlock;
 

@@ -9,6 +9,7 @@ use guard_store::{Plan, PlanKind, PlanStep};
 use guard_tree::{MarksSet, Root};
 
 use super::backup::{Cause, Safety, Secured};
+use super::sealing::{OnCancel, carry_out};
 use super::{OperationError, Phase, Work};
 use crate::comparer::Expectation;
 use crate::failure::chain;
@@ -120,9 +121,10 @@ pub(crate) fn steps(expected: &Expectation) -> Result<Vec<PlanStep>, OperationEr
 /// Sets every step's mode and flags on the very inode that was sealed. What stands at a
 /// name instead of it is left alone and named.
 pub(crate) fn give_back(root: &Root, steps: &[PlanStep], work: &Work) -> Result<Unsealed, OperationError> {
-    let mut done = Unsealed::default();
-    for step in steps {
-        match root.set_marks(&step.path, step.identity, step.after())? {
+    let others = carry_out(root, steps.iter().cloned(), steps.len(), work, OnCancel::GoOn)?;
+    let mut done = Unsealed { restored: (steps.len() - others.len()) as u64, left: Vec::new() };
+    for (step, set) in others {
+        match set {
             MarksSet::Done | MarksSet::Already => done.restored += 1,
             MarksSet::Vanished => done.left.push(format!("{}: is gone", step.path)),
             MarksSet::Replaced => done.left.push(format!("{}: is another file than was locked", step.path)),
@@ -130,7 +132,6 @@ pub(crate) fn give_back(root: &Root, steps: &[PlanStep], work: &Work) -> Result<
                 done.left.push(format!("{}: not permitted", step.path))
             }
         }
-        work.step();
     }
     if done.restored > 0 {
         root.to_disk()?;

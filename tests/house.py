@@ -19,7 +19,7 @@ FLOORS = {
     "guard-alert": 3, "guard-deploy": 3, "guard-git": 3,
     "guardd": 4, "guardctl": 4,
     "guard-docgen": 5,
-    "guard-floor": 5,
+    "guard-floor": 5, "guard-bench": 5,
 }
 """A crate uses only crates on lower floors."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -55,6 +57,7 @@ class Process:
     """A running process, by its files in /proc."""
 
     def __init__(self, pid: int):
+        self.pid = pid
         self._proc = Path(f"/proc/{pid}")
 
     def memory(self, field: str) -> int:
@@ -78,6 +81,47 @@ class Process:
         what()
         took = time.perf_counter() - began
         return Sample(took, self.cpu() - cpu, self.memory("VmHWM"))
+
+
+SYNCS = ("fsync", "fdatasync", "syncfs")
+
+
+@contextlib.contextmanager
+def syncs_of(pid: int, seconds: list[float]) -> Iterator[None]:
+    """Adds how long a process was waiting for a disk in such calls of any of its threads, by perf(1); nothing where it cannot be had."""
+    if not shutil.which("perf"):
+        yield
+        return
+    events = [word for call in SYNCS for side in ("enter", "exit") for word in ("-e", f"syscalls:sys_{side}_{call}")]
+    with tempfile.TemporaryDirectory() as work:
+        data = f"{work}/data"
+        # Of the whole machine: threads that begin later would not be followed.
+        trace = subprocess.Popen(["perf", "record", "-q", "-a", "-o", data, *events], stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(1)  # Nobody says when it has begun.
+            yield
+        finally:
+            trace.send_signal(signal.SIGINT)
+            trace.wait()
+        said = subprocess.run(["perf", "script", "-i", data, "-F", "pid,tid,time,event"], capture_output=True, text=True, check=True).stdout
+    seconds.append(waited(pid, said))
+
+
+def waited(pid: int, script: str) -> float:
+    """Seconds in which at least one thread of the process was in one of the calls, from the lines of perf-script(1)."""
+    total, since, inside = 0.0, 0.0, set()
+    for line in script.splitlines():
+        ids, at, event = line.split()[:3]
+        process, _, thread = ids.partition("/")
+        if process != str(pid):
+            continue
+        if "sys_enter_" in event:
+            since = since if inside else float(at.rstrip(":"))
+            inside.add(thread)
+        elif thread in inside:
+            inside.discard(thread)
+            total += 0.0 if inside else float(at.rstrip(":")) - since
+    return total
 
 
 def drop_caches() -> None:

@@ -15,7 +15,7 @@ import plot
 import residency
 import trees
 from guarded import Daemon, Floor
-from measure import Failed, Sample, Series, drop_caches, interleaved, run, said_once, shell
+from measure import Failed, Sample, Series, drop_caches, interleaved, run, said_once, shell, syncs_of
 from peers import PEERS, Aide13, Peer
 from tables import DOCUMENT, head, number, ratios, row, seconds
 
@@ -167,7 +167,16 @@ def baseline(bench: Bench) -> str:
         floor("record")
         once = frozenset(peer.name for peer in others)
         series = interleaved(min(bench.rounds, 3), tasks, lambda: floor("check"), once, bench.say)
-    return ratios(f"baseline of `{tree.name}`, {tree.files:,} files", series, "floor") + bench.missing()
+        waited: list[float] = []
+        floor("check")
+        with bench.daemon(root) as daemon, syncs_of(daemon.seen.pid, waited):
+            traced = daemon.timed(daemon.lock)
+    text = ratios(f"baseline of `{tree.name}`, {tree.files:,} files", series, "floor")
+    if waited:
+        rest = traced.seconds - waited[0]
+        text += (f"\n\nA lock of {seconds(traced.seconds)} s was {seconds(waited[0])} s in fsync, fdatasync and syncfs; "
+                 f"without them {number(rest / series['floor'].seconds())} × floor.")
+    return text + bench.missing()
 
 
 def operations(bench: Bench) -> str:

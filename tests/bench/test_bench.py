@@ -12,7 +12,7 @@ import pytest
 
 import plot
 import trees
-from measure import Failed, Sample, Series, interleaved, run
+from measure import Failed, Sample, Series, interleaved, run, waited
 from parts import Bench, check, sweep
 from peers import Openssl, Sha256sum
 from tables import Document, ratios
@@ -68,6 +68,15 @@ def test_ratios_and_spread() -> None:
     table = ratios("work", series, "floor").splitlines()
     assert table[2] == "| floor | 2.00 | 100% | 1.00 | 1.00 | 1.00 | 2.0 | 3 |"
     assert table[3] == "| other | 4.00 | – | 2.00 | 3.00 | 3.00 | – | 1 |"
+
+
+def test_what_threads_wait_together_counts_once() -> None:
+    def said(*lines: tuple[str, float, str]) -> str:
+        return "\n".join(f"  {ids:>12} {at:.6f}: syscalls:sys_{event}: " for ids, at, event in lines)
+
+    script = said(("7/8", 1.0, "enter_fsync"), ("9/9", 1.1, "enter_syncfs"), ("7/10", 1.5, "enter_fdatasync"), ("7/8", 2.0, "exit_fsync"),
+                  ("7/10", 3.0, "exit_fdatasync"), ("9/9", 9.0, "exit_syncfs"), ("7/8", 4.0, "exit_fsync"), ("7/8", 5.0, "enter_fsync"), ("7/8", 5.5, "exit_fsync"))
+    assert waited(7, script) == pytest.approx(2.5)
 
 
 def test_only_what_is_between_the_marks_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,3 @@
+//! Nothing but benches: see `benches/parts.rs`.
+
+#![forbid(unsafe_code)]

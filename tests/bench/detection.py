@@ -204,10 +204,12 @@ def attribution(programs: Path, top: Path, changes: int = ATTRIBUTED) -> list[st
     with guarded(programs, top, "attribution", make) as daemon:
         for place, (name, (command, right)) in enumerate(commands.items()):
             actors: dict[str, dict | None] = {}
+            # Not what sed calls its copy in the meantime.
+            wanted = {f"{place}/{number}" for number in range(changes)}
 
-            def heard(actors=actors, place=place) -> int:
+            def heard(actors=actors, wanted=wanted) -> int:
                 for finding in daemon.findings():
-                    if finding["path"].startswith(f"{place}/"):
+                    if finding["path"] in wanted:
                         actors[finding["path"]] = finding.get("actor") or actors.get(finding["path"])
                 return len(actors)
 

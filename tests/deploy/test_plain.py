@@ -18,8 +18,16 @@ from guard import BINARIES, Guard
 
 START = """#!/bin/sh
 # A step's own processes end with it: the server gets a session of its own.
-test ! -e ../pid || kill "$(cat ../pid)" 2>/dev/null
+if test -e ../pid; then
+    old=$(cat ../pid)
+    kill "$old" 2>/dev/null
+    # Until then the port is its own, and the new one cannot have it.
+    while grep -q '^State:.[^Z]' "/proc/$old/status" 2>/dev/null; do sleep 0.1; done
+    rm ../pid
+fi
 setsid -f sh -c 'echo $$ > ../pid; exec busybox httpd -f -p 127.0.0.1:PORT -h "$PWD/www"' </dev/null >/dev/null 2>&1
+# Before it has its session it would end with the step.
+until test -s ../pid; do sleep 0.1; done
 """
 
 

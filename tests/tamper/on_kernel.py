@@ -182,12 +182,15 @@ def matrix_of(states: list[str]) -> list[str]:
             except Exception as error:  # noqa: BLE001  One combination that fails is told, and the others are run.
                 lines.append(f"{column.name} was not run to its end: {error}")
                 continue
+            # What this kernel does not have is no way to change anything.
+            absent = [r.row for r in found if r.verdict is matrix.Verdict.MISSED and r.why == os.strerror(errno.ENOSYS)]
+            found = [r for r in found if r.row not in absent]
             results[column.name] = {r.row: r for r in found}
             verdicts = [r.verdict for r in found]
             count = ", ".join(f"{verdicts.count(v)} {v.value}" for v in matrix.Verdict if v in verdicts)
             told = [r for r in found if r.seen and r.seen.name == "EVENT" and r.verdict is matrix.Verdict.FOUND]
             named = sum(r.actor == "verified" for r in told)
-            lines.append(f"- {column.name}: {len(found)} rows: {count}; who did it for {named} of {len(told)} that an event told; {len(noise)} reports without a change")
+            lines.append(f"- {column.name}: {len(found)} rows: {count}; who did it for {named} of {len(told)} that an event told; {len(noise)} reports without a change; not in this kernel: {', '.join(absent) or 'none'}")
             print(lines[-1], flush=True)
             lines += [f"  - {r.row}: {r.why}" for r in found if r.verdict is matrix.Verdict.MISSED] + [f"  - {n}" for n in noise]
     lines += ["", f"| change | {' | '.join(results)} |", "|---|" + "---|" * len(results)]

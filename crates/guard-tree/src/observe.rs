@@ -205,7 +205,7 @@ impl<'a> Observer<'a> {
         if let Content::IfDiffers(expected) = content {
             // The short way for what a sweep does a hundred thousand times.
             match stat::child(dir, name) {
-                Ok(stat) if self.control.at_once || unsettled_for(stat.ctime).is_none() => {
+                Ok(stat) if self.is_settled(stat.ctime) => {
                     if let Some(sight) = as_expected(&stat, expected) {
                         return Ok(sight);
                     }
@@ -263,6 +263,10 @@ impl<'a> Observer<'a> {
         if self.control.at_once { stat::of(handle) } else { settled(handle) }
     }
 
+    fn is_settled(&self, ctime: Time) -> bool {
+        self.control.at_once || unsettled_for(ctime).is_none()
+    }
+
     /// Reads an opened file that has to be the one that `before` tells of.
     fn file(&mut self, file: BorrowedFd<'_>, before: &Stat) -> Result<Sight, Again> {
         // Before it is read: what somebody writes and closes meanwhile is seen by what is read.
@@ -270,15 +274,22 @@ impl<'a> Observer<'a> {
             AskWriters::Yes => writers_of(file),
             AskWriters::No => None,
         };
-        let stat = match self.stat(file) {
+        // What was left alone for long enough need not be asked again: a change since then shows afterwards.
+        let stat = match self.is_settled(before.ctime).then_some(*before).map_or_else(|| settled(file), Ok) {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
         };
-        if (stat.identity(), stat.kind) != (before.identity(), before.kind) {
+        let read = self.hash(file, stat.size);
+        let xattrs = self.xattrs.of_opened(file);
+        let after = match stat::of(file) {
+            Ok(after) => after,
+            Err(e) => return Ok(Sight::unreadable(Some(&stat), Vec::new(), why("stat", &e))),
+        };
+        // First: what was read, or could not be, may be of another file.
+        if (after.identity(), after.kind) != (before.identity(), before.kind) {
             return Err(Again { stat: Some(*before), why: Again::REPLACED });
         }
-        let read = self.hash(file, stat.size);
-        let xattrs = match self.xattrs.of_opened(file) {
+        let xattrs = match xattrs {
             Ok(xattrs) => xattrs,
             Err(e) => return Ok(Sight::unreadable(Some(&stat), Vec::new(), chain(&e))),
         };
@@ -286,10 +297,6 @@ impl<'a> Observer<'a> {
             Ok(ControlFlow::Continue(done)) => done,
             Ok(ControlFlow::Break(why)) => return Ok(Sight::unreadable(Some(&stat), xattrs, why.to_owned())),
             Err(e) => return Ok(Sight::unreadable(Some(&stat), xattrs, why("read", &e))),
-        };
-        let after = match stat::of(file) {
-            Ok(after) => after,
-            Err(e) => return Ok(Sight::unreadable(Some(&stat), xattrs, why("stat", &e))),
         };
         if bytes != stat.size || (after.mtime, after.ctime, after.size) != (stat.mtime, stat.ctime, stat.size)
         {

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from engine import RUN_AS, Engine, until
+from engine import RUN_AS, Engine
+from linux import until
 
 BACKEND = "echo ok > /www/health; exec httpd -f -p 8080 -h /www"
 URL = "http://127.0.0.1:18080/health"

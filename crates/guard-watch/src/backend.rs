@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::WatchError;
 use crate::inbox::Inbox;
 use crate::keeper::Kept;
+use crate::programs::Memory;
 
 /// Why a directory has no watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +39,9 @@ pub(crate) trait Backend: Send {
     fn readers(&self) -> u32;
     /// What it is.
     fn kind(&self) -> Kind;
-    /// Why those that end at once may have no name; `None` where they have, and where nobody has.
-    fn nameless(&self) -> Option<&str> {
-        None
+    /// How those are named who end at once.
+    fn memory(&self) -> Memory {
+        Memory::default()
     }
     /// All watches stand: what waited for that may be told now.
     fn stands(&mut self) -> Result<(), WatchError> {

@@ -30,7 +30,7 @@ use crate::error::WatchError;
 use crate::inbox::{By, Inbox, News};
 use crate::inotify;
 use crate::keeper::Kept;
-use crate::programs::Programs;
+use crate::programs::Memory;
 
 /// Bytes taken from the kernel at once: some hundred events, each with a descriptor.
 const BUFFER: usize = 8192;
@@ -64,11 +64,14 @@ struct Fanotify {
     /// Of a group that was there before: what it held, and its reader, until all directories are known again.
     waiting: Option<(Vec<Taken>, Reader)>,
     is_adopted: bool,
-    nameless: Option<String>,
+    memory: Memory,
 }
 
 /// An event with who did it.
 type Taken = (Event, Option<Arc<Actor>>);
+
+/// A group with what it held already, a moment when nothing waited there, and how its events are named.
+type Ready = (Group, Option<Vec<Taken>>, u64, Memory, Attribution);
 
 /// A [`crate::backend::Start`]: fanotify, or inotify where the kernel, this process's rights
 /// or the file system do not allow it.
@@ -90,23 +93,17 @@ impl Fanotify {
             let what = what.to_owned();
             move |e: std::io::Error| format!("{what}: {e}")
         };
-        // Before there can be an event.
-        let (programs, nameless) = match Programs::shared() {
-            Ok(programs) => (Some(programs), None),
-            Err(why) => (None, Some(why)),
-        };
-        let mut attribution = Attribution::with(programs.clone());
         // Later ones of this process are made because something was lost.
-        let before =
-            interest.kept.as_ref().filter(|_| generation == 1).and_then(|kept| adopt(kept, &mut attribution));
-        let (group, held, quiet_ns) = match before {
-            Some((group, held, quiet_ns)) => (group, Some(held), quiet_ns),
+        let before = interest.kept.as_ref().filter(|_| generation == 1).and_then(adopt);
+        let (group, held, quiet_ns, memory, attribution) = match before {
+            Some(before) => before,
             None => {
-                let quiet_ns = monotonic_nanos();
-                (Group::for_changes().map_err(failed("no fanotify group"))?, None, quiet_ns)
+                let group = Group::for_changes().map_err(failed("no fanotify group"))?;
+                // Before there can be an event: nothing is marked.
+                let (memory, programs) = Memory::for_events(group.names_processes());
+                (group, None, monotonic_nanos(), memory, Attribution::with(programs))
             }
         };
-        let nameless = nameless.filter(|_| group.names_processes());
         let shared = Arc::new(Shared { group, directories: Directories::default() });
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("no event descriptor")(e.into()))?;
@@ -121,7 +118,7 @@ impl Fanotify {
             hears: false,
             waiting: None,
             is_adopted: held.is_some(),
-            nameless,
+            memory,
         };
         let cannot = |directory: &Path, refusal: Refusal| match refusal {
             Refusal::Other(why) => format!("fanotify cannot watch {}: {why}", directory.display()),
@@ -142,7 +139,6 @@ impl Fanotify {
             generation,
             interest: interest.clone(),
             attribution,
-            programs,
             quiet_ns,
             runs: Arc::clone(&runs),
         };
@@ -231,8 +227,8 @@ impl Backend for Fanotify {
         self.is_adopted
     }
 
-    fn nameless(&self) -> Option<&str> {
-        self.nameless.as_deref()
+    fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 }
 
@@ -262,8 +258,6 @@ struct Reader {
     generation: u64,
     interest: Interest,
     attribution: Attribution,
-    /// Where processes are heard of, as long as they are.
-    programs: Option<Arc<Programs>>,
     /// Nothing was waiting at this moment (`CLOCK_MONOTONIC`), and all of what had is named.
     quiet_ns: u64,
     /// False until its thread runs: what never began cannot end.
@@ -272,20 +266,22 @@ struct Reader {
 
 /// The group that an earlier process left, with what it holds by now, read at once: whoever did it may still be
 /// there to be asked. `None` where there is none that will do, or it lost something.
-/// Comes with a moment when nothing was left.
-fn adopt(kept: &Kept, attribution: &mut Attribution) -> Option<(Group, Vec<Taken>, u64)> {
+fn adopt(kept: &Kept) -> Option<Ready> {
     let descriptor = kept.keeper.take(&kept.name)?;
     let refused = |why: &dyn std::fmt::Display| {
         tracing::warn!(name = kept.name, %why, "a group that was kept cannot be used");
     };
     let group = Group::adopt(descriptor).map_err(|e| refused(&e)).ok()?;
+    // Before what it goes on to tell.
+    let (memory, programs) = Memory::for_events(group.names_processes());
+    let mut attribution = Attribution::with(programs);
     let mut buffer = vec![0; BUFFER];
     let mut held = Vec::new();
     loop {
         let quiet_ns = monotonic_nanos();
         let events = group.read(&mut buffer).map_err(|e| refused(&e)).ok()?;
         if events.is_empty() {
-            return Some((group, held, quiet_ns));
+            return Some((group, Some(held), quiet_ns, memory, attribution));
         }
         for mut event in events {
             if event.is(What::Overflow) || held.len() >= Inbox::PATHS {
@@ -319,18 +315,13 @@ impl Reader {
             if let Err(e) = self.empty(&mut buffer) {
                 return self.inbox.error(format!("reading events: {e}"));
             }
-            // After the events: whoever made one may still be there to be asked.
-            if self.programs.as_ref().is_some_and(|programs| !programs.hear()) {
-                self.programs = None;
-            }
         }
     }
 
-    /// Until there is an event, or something is heard of processes. False where it is to end.
+    /// Until there is an event. False where it is to end.
     fn wait(&self) -> rustix::io::Result<bool> {
         let mut asked =
-            vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.shared.group, PollFlags::IN)];
-        asked.extend(self.programs.iter().map(|programs| PollFd::new(programs.as_ref(), PollFlags::IN)));
+            [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.shared.group, PollFlags::IN)];
         match poll(&mut asked, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e),

@@ -6,6 +6,8 @@ use guard_model::RelPath;
 use guard_model::finding::Actor;
 use guard_model::ledger::GapCause;
 
+use crate::programs::Memory;
+
 /// The daemon's number for an environment, given to the watcher with its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EnvId(pub u32);
@@ -72,8 +74,8 @@ pub struct WatchReport {
     pub backend: &'static str,
     /// Why it is not fanotify, where that was wanted.
     pub instead: Option<String>,
-    /// Why processes that end at once may have no name, where others have.
-    pub nameless: Option<String>,
+    /// How processes that end at once are named.
+    pub memory: Memory,
     /// It was watched already before this process began, and nothing of what happened meanwhile was lost.
     pub adopted: bool,
     /// Directories below and including the root that have a watch.

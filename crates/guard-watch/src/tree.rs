@@ -143,7 +143,7 @@ impl Tree {
         WatchReport {
             backend,
             instead,
-            nameless: self.backend.as_ref().and_then(|b| b.nameless().map(str::to_owned)),
+            memory: self.backend.as_ref().map(|b| b.memory()).unwrap_or_default(),
             adopted: self.backend.as_ref().is_some_and(|b| b.is_adopted()),
             directories: self.watched.len(),
             failed: self.failed.iter().map(|(p, why)| (p.clone(), why.clone())).collect(),

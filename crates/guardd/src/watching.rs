@@ -148,7 +148,7 @@ impl Watching {
                 backend: report.backend,
                 is_second_best: self.wanted == Watch::Fanotify && report.instead.is_some(),
                 instead: report.instead,
-                nameless: report.nameless,
+                memory: report.memory,
                 directories: report.directories as u64,
                 failed: report.failed,
                 none: None,

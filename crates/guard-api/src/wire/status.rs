@@ -80,7 +80,8 @@ pub struct WatchState {
     /// Why it is `inotify` where `fanotify`, which tells who did it, was wanted.
     #[serde(default)]
     pub instead: Option<String>,
-    /// Why processes that end at once may have no name, where others have: exec events are not to be had.
+    /// Why processes that end at once may have no name: exec events are not to be had, or not any more, or nobody is
+    /// named at all. `None` where they have, and where the backend names nobody.
     #[serde(default)]
     pub nameless: Option<String>,
     /// How many directories have a watch.

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 
 use super::Sink;
 use super::gather::Gathered;
-use super::listening::Listening;
 use crate::attribution::Attribution;
+use crate::listening::Listening;
 
 /// What it does not see.
 pub(super) const BLIND: [&str; 4] = [
@@ -100,7 +100,7 @@ impl Rules {
         let state = State { control, files: Vec::new(), numbers: HashMap::new(), lost: status.lost };
         let shared = Arc::new(Shared { prefix, state: Mutex::new(state) });
         let (heard, gathered) = (Arc::clone(&shared), Gathered::new(sink));
-        let listening = Listening::start(move |stop| {
+        let listening = Listening::start("readers", move |stop| {
             let (attribution, looked) = (Attribution::default(), Instant::now());
             Reader { shared: heard, stop, listener, attribution, gathered, looked }.run();
         });

@@ -19,8 +19,8 @@ use rustix::io::Errno;
 use super::ReadHint;
 use super::Sink;
 use super::gather::Gathered;
-use super::listening::Listening;
 use crate::attribution::Attribution;
+use crate::listening::Listening;
 
 /// What it does not see.
 pub(super) const BLIND: [&str; 3] = [
@@ -59,7 +59,7 @@ impl Marks {
     pub(super) fn start(sink: Sink) -> io::Result<Self> {
         let shared = Arc::new(Shared { group: Group::for_reads()?, files: Mutex::default() });
         let (heard, gathered) = (Arc::clone(&shared), Gathered::new(sink));
-        let listening = Listening::start(move |stop| {
+        let listening = Listening::start("readers", move |stop| {
             Reader { shared: heard, stop, attribution: Attribution::default(), gathered }.run();
         })?;
         Ok(Self { shared, _listening: listening })

@@ -5,7 +5,6 @@
 mod audit;
 mod fanotify;
 mod gather;
-mod listening;
 
 use std::collections::BTreeSet;
 use std::io;

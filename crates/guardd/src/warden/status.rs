@@ -30,8 +30,8 @@ pub(crate) struct WatchReport {
     pub(crate) backend: &'static str,
     /// Why it is not the best one there is.
     pub(crate) instead: Option<String>,
-    /// Why processes that end at once may have no name.
-    pub(crate) nameless: Option<String>,
+    /// How processes that end at once are named; whether they are may change.
+    pub(crate) memory: guard_watch::Memory,
     /// The configuration asked for another one by name.
     pub(crate) is_second_best: bool,
     /// It was watched while guardd was not there, too.
@@ -95,7 +95,7 @@ impl Warden {
             watch: WatchState {
                 backend: self.watch_report.backend.to_owned(),
                 instead: self.watch_report.instead.clone(),
-                nameless: self.watch_report.nameless.clone(),
+                nameless: self.watch_report.memory.lacking(),
                 directories: self.watch_report.directories,
                 gaps: self.state.gaps.iter().filter_map(wire::gap).collect(),
                 skipped: self.skipped(),

@@ -176,3 +176,24 @@ fn inotify_by_configuration_names_nobody() {
     sh(&stage, "echo x >> compose.yml");
     assert_eq!(stage.finding("compose.yml").actor, None);
 }
+
+#[test]
+fn status_says_why_those_who_are_gone_at_once_have_no_name() {
+    let stage = Stage::locked(PLAIN);
+    if !told(&stage) {
+        return;
+    }
+    drop(stage);
+    let mut stage = Stage::new(PLAIN);
+    let guardd = stage.command();
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg(guardd.get_program()).args(guardd.get_args());
+    stage.start_as(command);
+    stage.wait_for_answer();
+    stage.lock();
+    let watch = stage.site().watch;
+    let why = watch.nameless.unwrap_or_else(|| panic!("{:?}", watch.backend));
+    assert!(why.starts_with("the kernel does not tell of processes: "), "{why}");
+    let text = String::from_utf8(stage.guardctl(["status"]).stdout).unwrap();
+    assert!(text.contains(&format!("who ends at once may have no name ({why})")), "{text}");
+}

@@ -243,8 +243,9 @@ impl Cache {
 
     fn actor(&self, holder: &Holder) -> Option<Actor> {
         let program = holder.believed()?;
+        let clocks = Clocks::now();
         let (started_us, parent) = match holder.born {
-            Some((at_ns, parent)) => (boot_micros(at_ns), parent),
+            Some((at_ns, parent)) => (clocks.boot_micros(at_ns), parent),
             None => (program.started_us, program.parent),
         };
         let known = &program.actor;
@@ -253,19 +254,19 @@ impl Cache {
             comm: holder.name.clone().or_else(|| known.comm.clone()),
             uid: holder.uid.or(known.uid),
             started_at: Some(attribution::started_at(started_us)),
-            parents: self.parents(parent, started_us),
+            parents: self.parents(parent, started_us, clocks),
             ..known.clone()
         })
     }
 
     /// The chain up to init, as far as it is remembered, then as `/proc` has it.
-    fn parents(&self, mut parent: i32, mut born_us: u64) -> Vec<String> {
+    fn parents(&self, mut parent: i32, mut born_us: u64, clocks: Clocks) -> Vec<String> {
         let mut chain = Vec::new();
         while parent > 0 && chain.len() < attribution::PARENTS {
             // Of those that are known to have begun no later than the child.
             let holder = self
                 .holder(parent)
-                .filter(|h| h.born.is_some_and(|(at_ns, _)| boot_micros(at_ns) <= born_us));
+                .filter(|h| h.born.is_some_and(|(at_ns, _)| clocks.boot_micros(at_ns) <= born_us));
             let remembered = holder.and_then(|h| {
                 let program = h.believed()?;
                 let name = h.name.as_deref().or(program.actor.comm.as_deref())?;
@@ -280,14 +281,27 @@ impl Cache {
                 break;
             };
             chain.push(name);
-            (parent, born_us) = (next, boot_micros(at_ns));
+            (parent, born_us) = (next, clocks.boot_micros(at_ns));
         }
         chain
     }
 }
 
-/// A moment of `CLOCK_MONOTONIC` as one of `CLOCK_BOOTTIME`, which goes on in suspension.
-fn boot_micros(at_ns: u64) -> u64 {
-    let age_us = monotonic_nanos().saturating_sub(at_ns) / 1000;
-    boottime_micros().saturating_sub(age_us)
+/// How far `CLOCK_BOOTTIME`, which goes on in suspension, is ahead of `CLOCK_MONOTONIC`: asked once for moments that are
+/// compared, since we may have to wait between the two questions.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    ahead_us: u64,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        let monotonic_us = monotonic_nanos() / 1000;
+        Self { ahead_us: boottime_micros().saturating_sub(monotonic_us) }
+    }
+
+    /// A moment of `CLOCK_MONOTONIC` as one of `CLOCK_BOOTTIME`.
+    fn boot_micros(self, at_ns: u64) -> u64 {
+        (at_ns / 1000).saturating_add(self.ahead_us)
+    }
 }

@@ -58,10 +58,13 @@ pub(crate) struct Named {
 impl Named {
     /// Of an event that came after `since_ns`.
     pub(crate) fn by(event: &mut Event, since_ns: u64) -> Self {
-        let process = event.process.take();
-        // There may be no handle for want of descriptors.
-        let is_known = process.is_some() || event.is_gone;
-        Self { pid: event.pid, process, since_ns: is_known.then_some(since_ns) }
+        Self::after(since_ns, event.pid, event.process.take(), event.is_gone)
+    }
+
+    /// The same of its parts. `is_gone` says why there is no handle: it may be for want of descriptors.
+    pub(crate) fn after(since_ns: u64, pid: Option<i32>, process: Option<OwnedFd>, is_gone: bool) -> Self {
+        let is_known = process.is_some() || is_gone;
+        Self { pid, process, since_ns: is_known.then_some(since_ns) }
     }
 
     /// Of what may have been done at any time.
@@ -76,17 +79,18 @@ impl Attribution {
         Self { programs, ..Self::default() }
     }
 
+    /// From now on names whoever is gone as far as these know it, or does not.
+    pub(crate) fn ask(&mut self, programs: Option<Arc<Programs>>) {
+        self.programs = programs;
+    }
+
     /// `None` for this very process, whose deeds are in the ledger, and where the kernel names nobody.
     pub(crate) fn of(&mut self, named: Named) -> Option<Arc<Actor>> {
         self.by(named).map(|by| Arc::clone(&by.actor))
     }
 
     /// The same with what tells whether it is somebody who is expected.
-    pub(crate) fn reader(&mut self, pid: Option<i32>, process: Option<OwnedFd>) -> Option<Arc<By>> {
-        self.by(Named::some_time(pid, process))
-    }
-
-    fn by(&mut self, named: Named) -> Option<Arc<By>> {
+    pub(crate) fn by(&mut self, named: Named) -> Option<Arc<By>> {
         let pid = named.pid?;
         if u32::try_from(pid) == Ok(std::process::id()) {
             return None;

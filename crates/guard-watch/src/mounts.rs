@@ -12,11 +12,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use guard_model::finding::Actor;
+use guard_sys::clock::monotonic_nanos;
 use guard_sys::fanotify::mounts::{MountGroup, all, number_in_table};
 use guard_sys::mounts::{Mount, Table, Woken};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::attribution::{Attribution, Named};
+use crate::programs::Programs;
 
 /// A thread that waits for the mount table.
 #[derive(Debug)]
@@ -135,6 +137,8 @@ struct Culprits {
     /// Of events whose mounts have no number that could be asked for: before Linux 6.8, or where a filter keeps
     /// statmount(2) from us.
     unnumbered: Vec<Option<Arc<Actor>>>,
+    /// Nothing was waiting at this moment (`CLOCK_MONOTONIC`).
+    quiet_ns: u64,
 }
 
 impl Culprits {
@@ -144,6 +148,7 @@ impl Culprits {
 
     /// `None` where this kernel tells nobody, or not us.
     fn listen() -> Option<Self> {
+        let quiet_ns = monotonic_nanos();
         let group = MountGroup::open()
             .inspect_err(|error| tracing::info!(%error, "who mounts is not told (Linux 6.14, CAP_SYS_ADMIN)"))
             .ok()?;
@@ -156,17 +161,29 @@ impl Culprits {
             numbers,
             by: HashMap::new(),
             unnumbered: Vec::new(),
+            quiet_ns,
         })
     }
 
     fn hear(&mut self) -> io::Result<()> {
+        // Mounts alone are not worth being woken by every process of the machine.
+        self.attribution.ask(Programs::there_is());
+        let heard = self.hear_all();
+        self.attribution.ask(None);
+        heard
+    }
+
+    fn hear_all(&mut self) -> io::Result<()> {
         loop {
+            let now_ns = monotonic_nanos();
             let events = self.group.read()?;
             if events.is_empty() {
+                self.quiet_ns = now_ns;
                 return Ok(());
             }
             for event in events {
-                let by = self.attribution.of(Named::some_time(event.pid, event.process));
+                let named = Named::after(self.quiet_ns, event.pid, event.process, event.is_gone);
+                let by = self.attribution.of(named);
                 let number = match number_in_table(event.mount) {
                     Ok(number) => {
                         self.numbers.insert(event.mount, number);

@@ -73,6 +73,11 @@ impl Programs {
         Ok(programs)
     }
 
+    /// The subscription that there is on somebody else's account.
+    pub(crate) fn there_is() -> Option<Arc<Self>> {
+        SHARED.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
     fn open(subscribe: Subscribe, again: Duration) -> Result<Self, String> {
         let source = subscribe().map_err(|e| because(&e))?;
         let cache = Cache::since(monotonic_nanos());

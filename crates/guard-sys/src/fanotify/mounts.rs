@@ -28,6 +28,8 @@ pub struct MountEvent {
     pub pid: Option<i32>,
     /// That very process, unless it was gone already.
     pub process: Option<OwnedFd>,
+    /// The kernel says that it was gone: its number may be another's by now.
+    pub is_gone: bool,
 }
 
 /// A group that hears of mounts.
@@ -69,7 +71,8 @@ impl MountGroup {
             // process alone; each record is seen once, so nobody else owns or closes it.
             let process = (raw.pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(raw.pidfd) });
             if let Some(mount) = raw.mount {
-                events.push(MountEvent { mount, pid: (raw.pid > 0).then_some(raw.pid), process });
+                let is_gone = raw.pidfd == libc::FAN_NOPIDFD;
+                events.push(MountEvent { mount, pid: (raw.pid > 0).then_some(raw.pid), process, is_gone });
             }
         }
         Ok(events)

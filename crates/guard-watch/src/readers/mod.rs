@@ -125,10 +125,10 @@ impl Readers {
 
     /// What it does not see, for people.
     #[must_use]
-    pub fn blind(&self) -> &'static [&'static str] {
+    pub fn blind(&self) -> Vec<String> {
         match &self.means {
-            Means::Audit(_) => &audit::BLIND,
-            Means::Fanotify(_) => &fanotify::BLIND,
+            Means::Audit(_) => audit::BLIND.map(str::to_owned).into(),
+            Means::Fanotify(marks) => marks.blind(),
         }
     }
 }

@@ -268,15 +268,13 @@ impl Warden {
         let files = self.reads.readers.as_ref().map_or(0, Readers::files);
         let readers = self.reads.readers.as_ref();
         let by = readers.map_or("none", Readers::by);
-        let blind =
-            readers.map(Readers::blind).unwrap_or_default().iter().map(|&what| what.to_owned()).collect();
         Some(ReadState {
             by: by.to_owned(),
             files: files as u64,
             why: self.reads.why_not.clone(),
             instead: readers.and_then(Readers::instead).map(str::to_owned),
             expects: self.config.readers.is_some(),
-            blind,
+            blind: readers.map(Readers::blind).unwrap_or_default(),
         })
     }
 

@@ -66,9 +66,9 @@ class Process:
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
     def cpu(self) -> float:
-        """Seconds, of user and system."""
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds, of user and system, of threads that have ended, too: its clock as clock_getcpuclockid(3) numbers it, which is
+        finer than the ticks in /proc."""
+        return time.clock_gettime(~self.pid << 3 | 2)
 
     def forget_peak(self) -> None:
         with contextlib.suppress(OSError):

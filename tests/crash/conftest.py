@@ -49,9 +49,12 @@ def top(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def matrix(top):
-    """Runs operations and their points."""
+def matrix(top, request):
+    """Runs operations and their points: those of all tests that were asked for, from the first one on."""
     workers = WORKERS_PER_CPU * (os.cpu_count() or 1)
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(workers, mp_context=fork, initializer=private_mounts) as pool:
-        yield Matrix(top, pool)
+        matrix = Matrix(top, pool)
+        matrix.begin(item.callspec.params["cut"] for item in request.session.items)
+        yield matrix
+        pool.shutdown(cancel_futures=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import points
@@ -51,14 +53,50 @@ def sample(steps: list[Step], most: int) -> list[Step]:
     return [*commits, *spread(rest, most), *spread(follow, FEW)]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What one test tries: the commit points of an operation, and `most` of its other steps (all of them in a full run)."""
+
+    case: Case
+    fault: Fault
+    most: int
+    layout: Layout = Layout.TOGETHER
+
+    def of(self, recording: Recording) -> list[Step]:
+        """The steps that the fault can come at."""
+        return [step for step in recording.steps if not self.fault.lives or step.call in NEEDS_SPACE]
+
+
 class Matrix:
-    """Operations that are recorded once and then cut short at their steps, side by side."""
+    """Operations that are recorded once and then cut short at their steps, side by side: also those of different tests, as
+    a point mostly waits.
+    """
 
     def __init__(self, top: Path, pool: ProcessPoolExecutor):
         self._top, self._pool = top, pool
-        self._recorded: dict[tuple[str, Layout], tuple[World, Path, Recording]] = {}
+        self._recorded: dict[tuple[str, Layout], tuple[World, Path, Future[Recording]]] = {}
+        self._begun: dict[Cut, list[Future[Outcome]]] = {}
 
-    def record(self, case: Case, layout: Layout) -> tuple[World, Path, Recording]:
+    def begin(self, cuts: Iterable[Cut]) -> None:
+        """Starts what the tests will ask for, in their order."""
+        cuts = list(cuts)
+        # What does not begin is asked for again by its test, and told there. What was killed is recorded from what was not:
+        # first those that wait for no other.
+        for cut in sorted(cuts, key=lambda cut: bool(cut.case.interrupted)):
+            with contextlib.suppress(Exception):
+                self._record(cut.case, cut.layout)
+        for cut in cuts:
+            with contextlib.suppress(Exception):
+                self._begin(cut)
+
+    def _begin(self, cut: Cut) -> list[Future[Outcome]]:
+        """Its points; the last one is not disturbed before its answer: what is done must last."""
+        if cut not in self._begun:
+            steps = cut.of(self._record(cut.case, cut.layout)[2].result())
+            self._begun[cut] = self._try(cut, [*(steps if IS_FULL else sample(steps, cut.most)), None])
+        return self._begun[cut]
+
+    def _record(self, case: Case, layout: Layout) -> tuple[World, Path, Future[Recording]]:
         """The world of a case, its image, and the operation undisturbed."""
         key = case.name, layout
         if key not in self._recorded:
@@ -69,39 +107,37 @@ class Matrix:
                 world.configure()
             image = self._top / f"images/{case.name.replace(' ', '-')}-{layout.value}"
             if case.interrupted:
-                _, whole, of = self.record(next(c for c in CASES if c.operation is case.operation and c.name in case.name), layout)
-                step = [step for step in of.steps if case.interrupted(step)][-1]
-                recording = self._pool.submit(points.interrupt_and_record, case, world, whole, image, step).result()
+                _, whole, of = self._record(next(c for c in CASES if c.operation is case.operation and c.name in case.name), layout)
+                step = [step for step in of.result().steps if case.interrupted(step)][-1]
+                recording = self._pool.submit(points.interrupt_and_record, case, world, whole, image, step)
             else:
-                recording = self._pool.submit(points.prepare_and_record, case, world, image).result()
+                recording = self._pool.submit(points.prepare_and_record, case, world, image)
             self._recorded[key] = world, image, recording
         return self._recorded[key]
 
-    def cut(self, case: Case, fault: Fault, most: int, layout: Layout = Layout.TOGETHER) -> None:
-        """Tries the commit points and `most` of the other steps (all of them in a full run); fails with what did not hold."""
-        began = time.monotonic()
-        world, image, recording = self.record(case, layout)
-        steps = [step for step in recording.steps if not fault.lives or step.call in NEEDS_SPACE]
-        tried = steps if IS_FULL else sample(steps, most)
-        commits = sum(is_commit(step) for step in steps)
-        # And one that is not disturbed before its answer: what is done must last.
-        outcomes: list[Outcome] = []
-        left: list[Step | None] = [*tried, None]
-        for _ in range(TRIES):
-            todo = [self._pool.submit(points.attempt, case, world, image, recording, fault, step) for step in left]
-            outcomes = [o for o in outcomes if o.step not in left] + [point.result() for point in todo]
+    def _try(self, cut: Cut, steps: Iterable[Step | None]) -> list[Future[Outcome]]:
+        world, image, recording = self._record(cut.case, cut.layout)
+        return [self._pool.submit(points.attempt, cut.case, world, image, recording.result(), cut.fault, step) for step in steps]
+
+    def hold(self, cut: Cut) -> None:
+        """Fails with what did not hold at any of its points."""
+        outcomes = [point.result() for point in self._begin(cut)]
+        for _ in range(1, TRIES):
             left = [o.step for o in outcomes if o.is_missed and not o.problems]
-        report(outcomes, len(steps), commits, time.monotonic() - began)
+            outcomes = [o for o in outcomes if o.step not in left] + [point.result() for point in self._try(cut, left)]
+        steps = cut.of(self._record(cut.case, cut.layout)[2].result())
+        report(outcomes, len(steps), sum(is_commit(step) for step in steps))
 
 
-def report(outcomes: list[Outcome], steps: int, commits: int, seconds: float) -> None:
+def report(outcomes: list[Outcome], steps: int, commits: int) -> None:
     """Prints what was tried, and fails where anything did not hold."""
     first = outcomes[0]
     ends = Counter(outcome.became for outcome in outcomes)
     missed = [outcome.step for outcome in outcomes if outcome.is_missed]
+    seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
     shares = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
     tried = f"{len(outcomes)} points tried of {steps + 1}, with all {commits} commit points"
-    print(f"{first.case}, {first.fault.value}: {tried}, in {seconds:.0f} s: {shares}; {len(missed)} not reached")
+    print(f"{first.case}, {first.fault.value}: {tried}, {seconds:.1f} s each: {shares}; {len(missed)} not reached")
     bad = [outcome for outcome in outcomes if outcome.problems]
     told = "\n".join(f"{outcome}\n" + "\n".join(f"    {problem}" for problem in outcome.problems) for outcome in bad)
     assert not bad, f"{len(bad)} of {len(outcomes)} points:\n{told}"

@@ -3,17 +3,22 @@ was answered has happened nevertheless.
 """
 
 import pytest
-from cases import CASES
+from cases import BY_NAME, CASES
+from matrix import Cut
 from outcomes import Fault
 from world import Layout
 
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_without_power_an_operation_happened_or_did_not(matrix, case):
-    matrix.cut(case, Fault.POWER, 5)
+ONE_OF_TWO = {"tree": Fault.POWER_OF_TREE, "state": Fault.POWER_OF_STATE}
 
 
-@pytest.mark.parametrize("fault", [Fault.POWER_OF_TREE, Fault.POWER_OF_STATE], ids=["tree", "state"])
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in ("lock", "unlock")], ids=lambda case: case.name)
-def test_where_one_of_two_disks_loses_power_an_operation_happened_or_did_not(matrix, case, fault):
-    matrix.cut(case, fault, 4, Layout.APART)
+@pytest.mark.parametrize("cut", [Cut(case, Fault.POWER, 5) for case in CASES], ids=lambda cut: cut.case.name)
+def test_without_power_an_operation_happened_or_did_not(matrix, cut):
+    matrix.hold(cut)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [pytest.param(Cut(BY_NAME[name], fault, 4, Layout.APART), id=f"{name}-{disk}") for name in ("lock", "unlock") for disk, fault in ONE_OF_TWO.items()],
+)
+def test_where_one_of_two_disks_loses_power_an_operation_happened_or_did_not(matrix, cut):
+    matrix.hold(cut)

@@ -4,10 +4,14 @@ to where an undisturbed one does.
 
 import pytest
 from cases import RECOVERIES
+from matrix import Cut
 from outcomes import Fault
 
+FAULTS = {"kill": Fault.KILL, "power": Fault.POWER}
 
-@pytest.mark.parametrize("fault", [Fault.KILL, Fault.POWER], ids=["kill", "power"])
-@pytest.mark.parametrize("case", RECOVERIES, ids=lambda case: case.name)
-def test_a_recovery_that_is_cut_short_is_recovered_from(matrix, case, fault):
-    matrix.cut(case, fault, 3)
+
+@pytest.mark.parametrize(
+    "cut", [pytest.param(Cut(case, fault, 3), id=f"{case.name}-{how}") for case in RECOVERIES for how, fault in FAULTS.items()]
+)
+def test_a_recovery_that_is_cut_short_is_recovered_from(matrix, cut):
+    matrix.hold(cut)

@@ -28,6 +28,8 @@ pub(crate) struct Subject {
     pub(crate) config: Environment,
     pub(crate) state: EnvironmentState,
     pub(crate) root: PathBuf,
+    /// Why there is no root to look at: it is gone, or something else stands there.
+    pub(crate) rootless: Option<String>,
     pub(crate) seal: Option<SealState>,
     /// The commit that the last deployment left, where one did.
     pub(crate) recorded: Option<String>,
@@ -108,7 +110,8 @@ fn application(subject: &Subject, stop: &AtomicBool, add: &mut dyn FnMut(Gate)) 
     add(gate("application", "", Verdict::Unknown, why, by_hand));
 }
 
-fn told(known: &Known) -> String {
+/// An error in words.
+pub(crate) fn told(known: &Known) -> String {
     guard_api::CallError::from(known.clone()).to_string()
 }
 

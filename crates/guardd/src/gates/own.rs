@@ -55,6 +55,9 @@ pub(super) fn integrity(subject: &Subject, checked: Option<&Result<CheckResult, 
         (Some(Ok(r)), _) if r.findings_total == 0 => (Verdict::Unknown, unread(r)),
         (Some(Ok(r)), _) => (Verdict::Fail, differing(r)),
         (Some(Err(known)), _) => (Verdict::Unknown, super::told(known)),
+        (None, _) if subject.rootless.is_some() => {
+            (Verdict::Fail, subject.rootless.clone().unwrap_or_default())
+        }
         (None, None) => (Verdict::Pass, NEVER.to_owned()),
         (None, Some(_)) => (Verdict::Pass, "unlocked: what changes is recorded under the window".to_owned()),
     };

@@ -139,13 +139,16 @@ impl Warden {
     }
 
     /// What the gates before a deployment are about.
-    pub(super) fn gates(&self) -> crate::gates::Subject {
+    pub(super) fn gates(&mut self) -> crate::gates::Subject {
+        // The last look at it may have been a second ago.
+        self.check_root();
         let root = self.root.as_ref().map_or(self.config.root.as_path(), |r| r.path());
         crate::gates::Subject {
             ward: self.ward.clone(),
             config: self.config.clone(),
             state: self.state.clone(),
             root: root.to_owned(),
+            rootless: self.root_in_place().err().map(|refusal| crate::gates::told(&refusal)),
             seal: self.seal_state(),
             recorded: self.deployed_revision(),
         }

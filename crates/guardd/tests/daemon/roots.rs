@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use guard_api::Known;
-use guard_api::method::{Check, Lock};
-use guard_api::wire::{Change as C, Finding, GapCause, Severity, State};
+use guard_api::method::{Check, Lock, Validate};
+use guard_api::wire::{Change as C, Finding, GapCause, Severity, State, Verdict};
 
 use crate::stage::{PLAIN, SEALED, Stage, acceptance, run, text_of};
 use crate::tree::{mode, picture, root_for, sample, write};
@@ -108,6 +108,24 @@ fn a_root_renamed_away_is_told_and_nothing_is_called_clean_until_it_is_back() {
     // Once each.
     let root = stage.app().to_str().unwrap().to_owned();
     assert_eq!(stage.findings().iter().filter(|f| f.path == root).count(), 1);
+}
+
+/// While unlocked nothing is compared, and yet nothing can be deployed to what is not there.
+#[test]
+fn an_unlocked_environment_without_its_root_is_ready_for_nothing() {
+    let stage = Stage::locked(PLAIN);
+    stage.unlock();
+    let integrity = || {
+        let gates = stage.call(&Validate::default()).result.unwrap().gates;
+        gates.into_iter().find(|g| g.gate == "integrity").unwrap()
+    };
+    assert_eq!(integrity().verdict, Verdict::Pass);
+    fs::rename(stage.app(), stage.path("away")).unwrap();
+    let gate = integrity();
+    assert_eq!(gate.verdict, Verdict::Fail);
+    assert!(gate.evidence.contains("nothing is there"), "{}", gate.evidence);
+    fs::rename(stage.path("away"), stage.app()).unwrap();
+    assert_eq!(integrity().verdict, Verdict::Pass);
 }
 
 #[test]

@@ -258,6 +258,9 @@ pub struct Daemon {
     /// Everything that is not as it should be, in words.
     #[serde(default)]
     pub degraded: Vec<String>,
+    /// Alerts about guardd itself that nobody has looked at: its files, its keys, its ledger.
+    #[serde(default)]
+    pub alerts_open: u64,
     /// The ways out for alerts.
     #[serde(default)]
     pub sinks: Vec<Sink>,

@@ -113,17 +113,27 @@ fn sessions(look: Look, a: &Alert) -> String {
     t.render(look.paint)
 }
 
+/// Under this name stand alerts about guardd itself. No environment may have
+/// it, so that nothing can be compared, accepted or put back there.
+const GUARDD: &str = "guardd";
+
 /// Commands that tell more.
 fn further(a: &Alert) -> Vec<String> {
     const QUARTER: i64 = 15 * 60 * 1_000_000;
     let clock = |t: i64| absolute(Time(a.opened_at.0.saturating_add(t)));
     let (from, to) = (clock(-QUARTER), clock(QUARTER / 3));
-    let mut out = vec![
-        format!("guardctl diff {}", shell_word(&a.environment)),
-        format!("guardctl log {} -n 50", shell_word(&a.environment)),
-        format!("journalctl --since '{from}' --until '{to}'"),
-        "last -F -n 20".to_owned(),
-    ];
+    let mut out = if a.environment == GUARDD {
+        vec![
+            "guardctl check-config".to_owned(),
+            "guardctl log -n 50".to_owned(),
+            "guardctl log verify".to_owned(),
+        ]
+    } else {
+        let environment = shell_word(&a.environment);
+        vec![format!("guardctl diff {environment}"), format!("guardctl log {environment} -n 50")]
+    };
+    out.push(format!("journalctl --since '{from}' --until '{to}'"));
+    out.push("last -F -n 20".to_owned());
     if let Some(path) = a.findings.first().map(|f| &f.path).filter(|p| !p.starts_with('/')) {
         out.insert(1, format!("guardctl who {} {}", shell_word(&a.environment), shell_word(path)));
     }
@@ -143,7 +153,7 @@ pub(crate) fn hints(a: &Alert) -> Vec<String> {
         a.findings.iter().map(|f| f.path.as_str()).filter(|p| !a.settled.iter().any(|s| s == p)).collect();
     standing.sort_unstable();
     standing.dedup();
-    if !standing.is_empty() {
+    if !standing.is_empty() && a.environment != GUARDD {
         let few = standing.len() <= 3 && total(a) == len(&a.findings);
         let words: Vec<String> = standing.iter().map(|p| shell_word(p)).collect();
         let paths = if few { words.join(" ") } else { "PATH…".to_owned() };

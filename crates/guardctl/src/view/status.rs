@@ -17,7 +17,7 @@ pub(crate) fn text(look: Look, status: &StatusReply) -> String {
     let mut out = daemon(look, &status.daemon);
     for e in &status.environments {
         out.push('\n');
-        out.push_str(&environment(look, e, !status.daemon.degraded.is_empty()));
+        out.push_str(&environment(look, e, &status.daemon));
     }
     if status.environments.is_empty() {
         out.push_str("\nno environment is configured\n");
@@ -31,7 +31,7 @@ pub(crate) fn hints(status: &StatusReply) -> Vec<String> {
     if status.environments.is_empty() {
         out.push("write a configuration: guardctl init DIR; then: guardctl reload".to_owned());
     }
-    if status.environments.iter().any(|e| e.alerts_open > 0) {
+    if status.daemon.alerts_open > 0 || status.environments.iter().any(|e| e.alerts_open > 0) {
         out.push("what changed: guardctl alerts".to_owned());
     }
     for e in &status.environments {
@@ -71,16 +71,21 @@ fn daemon(look: Look, d: &Daemon) -> String {
     for line in wrong {
         out.push_str(&format!("  {}  {line}\n", look.paint.tone(Tone::Bad, "DEGRADED")));
     }
+    if d.alerts_open > 0 {
+        let open = counted(d.alerts_open, "alert");
+        let said = "about guardd itself: its files, its keys or its ledger";
+        out.push_str(&format!("  {}  {open} open {said}\n", look.paint.tone(Tone::Bad, "ALERT")));
+    }
     out
 }
 
-fn environment(look: Look, e: &Environment, degraded: bool) -> String {
+fn environment(look: Look, e: &Environment, daemon: &Daemon) -> String {
     let (tone, state) = state_word(e);
     let mut out = format!(
         "{}  {}  {}",
         look.paint.tone(Tone::Strong, &safe(&e.name)),
         look.paint.tone(tone, &state),
-        verdict(look, e, degraded)
+        verdict(look, e, daemon)
     );
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -114,7 +119,7 @@ fn environment(look: Look, e: &Environment, degraded: bool) -> String {
 }
 
 /// What a glance is for: anything that is not as it should be.
-fn verdict(look: Look, e: &Environment, degraded: bool) -> String {
+fn verdict(look: Look, e: &Environment, daemon: &Daemon) -> String {
     let mut wrong = Vec::new();
     if e.alerts_open > 0 {
         wrong.push(format!("{} open", counted(e.alerts_open, "alert")));
@@ -137,8 +142,11 @@ fn verdict(look: Look, e: &Environment, degraded: bool) -> String {
             wrong.push("sealed less than asked for".to_owned());
         }
     }
-    if degraded {
+    if !daemon.degraded.is_empty() {
         wrong.push("guardd is degraded".to_owned());
+    }
+    if daemon.alerts_open > 0 {
+        wrong.push("an alert about guardd itself".to_owned());
     }
     match (wrong.is_empty(), e.state) {
         (false, _) => look.paint.tone(Tone::Bad, &wrong.join(", ")),

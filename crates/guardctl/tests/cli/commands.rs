@@ -33,7 +33,7 @@ fn status_when_much_is_wrong() {
     let daemon = with(
         daemon(),
         json!({
-            "degraded": ["the durable write failed: no space left on device"],
+            "degraded": ["the durable write failed: no space left on device"], "alerts_open": 1,
             "sinks": [{ "name": "security-alerts.log", "healthy": false, "error": "read-only file system", "behind": 3 }]
         }),
     );
@@ -333,6 +333,23 @@ fn alerts_show() {
         reply(json!({ "alert": with(alert(17, "resolved"), findings), "journal": [] }))
     });
     done.run(&["alerts", "show", "17"]).golden("alerts-show-resolved");
+}
+
+/// Nothing can be compared or accepted there: no command is named that would not work.
+#[test]
+fn an_alert_about_guardd_itself() {
+    let fake = Fake::always(|| {
+        let finding = json!({
+            "path": "/etc/guardd/guardd.toml", "at": at(-200), "change": ["content"],
+            "before": null, "after": null, "actor": null, "restored": false
+        });
+        let title = "guardd's own files changed: /etc/guardd/guardd.toml";
+        let own = json!({
+            "environment": "guardd", "title": title, "findings": [finding], "findings_total": 1, "settled": [], "sessions": []
+        });
+        reply(json!({ "alert": with(alert(18, "open"), own), "journal": [] }))
+    });
+    fake.run(&["alerts", "show", "18"]).golden("alerts-show-guardd");
 }
 
 #[test]

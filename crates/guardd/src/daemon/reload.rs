@@ -11,7 +11,7 @@ use guard_model::baseline::LockState;
 use guard_model::ledger::Event;
 use guard_model::path::escape;
 
-use super::selfwatch::SelfWatch;
+use super::selfwatch::{ENVIRONMENT as GUARDD, SelfWatch};
 use super::{Guards, Start, accepted, append, environments, notify_commands};
 use crate::failure::chain;
 use crate::operations::now;
@@ -229,6 +229,10 @@ pub(super) fn describer(start: &Start, house: &Arc<House>, standing: &Arc<Standi
             let why = s.error.as_deref().unwrap_or("no reason known");
             format!("alert sink {} fails, {} records wait: {why}", s.name, s.behind)
         }));
+        let alerts_open = house.index().open_alerts(GUARDD).unwrap_or_else(|error| {
+            degraded.push(format!("the alerts about guardd itself cannot be counted: {error}"));
+            0
+        });
         let head = house.ledger.head();
         wire::Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -237,6 +241,7 @@ pub(super) fn describer(start: &Start, house: &Arc<House>, standing: &Arc<Standi
             started_at,
             config: config.clone(),
             degraded,
+            alerts_open,
             sinks,
             ledger: wire::Head { seq: head.seq, hash: head.hash.to_string() },
         }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use guard_api::Known;
-use guard_api::method::{Lock, Reload};
+use guard_api::method::{AcknowledgeAlert, Lock, Reload};
 use guard_api::wire::{Severity, State};
 use serde_json::Value;
 
@@ -185,6 +185,10 @@ fn an_edit_that_nobody_reloaded_is_an_alert_about_guardd_itself() {
     stage.findings_beside_a_late_one(".");
     assert_eq!(stage.own_alerts().len(), count);
     assert_eq!(stage.site().state, State::Locked);
+    // `status` alone tells of them, until somebody has looked.
+    assert_eq!(stage.status().daemon.alerts_open, count as u64);
+    stage.call(&AcknowledgeAlert { id: alert.id, note: "mine".into() });
+    assert_eq!(stage.status().daemon.alerts_open, count as u64 - 1);
 }
 
 #[test]

@@ -418,7 +418,7 @@ pub(crate) enum Log {
     ///
     /// Exit code 1 where it is not.
     #[command(
-        after_help = "Examples:\n  guardctl log verify\n  guardctl log verify --file ledger.jsonl --key host.pub --head \"$(tail -n1 heads)\""
+        after_help = "Examples:\n  guardctl log verify\n  guardctl log verify --file ledger.jsonl --key host.pub --head head.json"
     )]
     Verify {
         /// Verify this ledger file or directory without the daemon (runs `guardd verify --offline`)
@@ -427,11 +427,12 @@ pub(crate) enum Log {
         /// With --file: the host's public key to trust
         #[arg(long, value_name = "PATH", requires = "file")]
         key: Option<PathBuf>,
-        /// With --file: a head that `log export --head` printed before, "SEQ HASH"; a shorter ledger has lost its tail
+        /// With --file: a head that `log export --head` printed before, or a file that ends in one; a shorter ledger has
+        /// lost its tail
         #[arg(long, value_name = "HEAD", requires = "file")]
         head: Option<String>,
     },
-    /// Print the whole ledger exactly as it is, or its signed head
+    /// Print the whole ledger exactly as it is, or its head
     ///
     /// One record a line, as JSON. The head, kept off the host, proves later that nothing was cut off.
     #[command(

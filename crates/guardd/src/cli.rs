@@ -126,7 +126,8 @@ pub(crate) struct Verify {
     /// Public key [default: public/host.pub in the state directory].
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// A head kept elsewhere, `SEQ HASH` as `guardctl log export --head` gives it: finds a cut tail.
+    /// A head kept elsewhere, as `guardctl log export --head` printed it (`SEQ HASH` or JSON, whose signature is verified),
+    /// or a file that ends in one: finds a cut tail.
     #[arg(long, value_name = "HEAD")]
     pub(crate) head: Option<String>,
     /// The state directory.

@@ -1,15 +1,21 @@
 //! `guardd verify --offline`: everything that is signed or chained.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use guard_api::Exit;
 use guard_model::Digest;
-use guard_model::ledger::Head;
+use guard_model::ledger::{Head, checkpoint_text};
+use guard_store::keys::NAMESPACE_LEDGER;
 use guard_store::{PublicKey, StatePaths, verify_files};
 
 use super::State;
 use crate::Failure;
 use crate::cli::Verify;
+
+/// The most of a file of kept heads that is read, in bytes.
+const LONGEST_HEADS: u64 = 16 << 20;
 
 /// One line of the answer.
 struct Checked {
@@ -22,11 +28,11 @@ struct Checked {
 /// Verifies; exit 1 where anything is not as it was written.
 #[expect(clippy::print_stdout, reason = "the answer is the program's output")]
 pub(crate) fn run(asked: &Verify) -> Result<Exit, Failure> {
-    let remembered = asked.head.as_deref().map(parse_head).transpose()?;
     let key = match &asked.key {
         Some(path) => PublicKey::load_file(path).map_err(|e| Failure::of(Exit::Failed, &e))?,
         None => State::open(&asked.state_dir)?.key,
     };
+    let remembered = asked.head.as_deref().map(|head| kept_head(head, &key)).transpose()?;
     let mut all = Vec::new();
     match &asked.file {
         Some(file) => all.push(ledger(file, &key, remembered)?),
@@ -59,12 +65,40 @@ pub(crate) fn run(asked: &Verify) -> Result<Exit, Failure> {
     Ok(if good { Exit::Done } else { Exit::Findings })
 }
 
-fn parse_head(text: &str) -> Result<Head, Failure> {
-    let bad =
-        || Failure::new(Exit::Usage, "a head is written SEQ HASH, as `guardctl log export --head` gives it");
-    let (seq, hash) = text.split_once([' ', ':']).ok_or_else(bad)?;
-    let hash: Digest = serde_json::from_value(hash.trim().into()).map_err(|_| bad())?;
-    Ok(Head { seq: seq.trim().parse().map_err(|_| bad())?, hash })
+/// A head that was kept: as it was printed, or a file whose last line is one.
+fn kept_head(given: &str, key: &PublicKey) -> Result<Head, Failure> {
+    if let Some(head) = parse_head(given, key)? {
+        return Ok(head);
+    }
+    let bad = |why: &str| {
+        let said = "a head is `SEQ HASH`, or the JSON that `guardctl log export --head` prints, or a file that ends in one";
+        Failure::new(Exit::Usage, format!("{said}: {given:?} {why}"))
+    };
+    let file = File::open(given).map_err(|e| bad(&format!("is none, and cannot be opened: {e}")))?;
+    let mut text = String::new();
+    file.take(LONGEST_HEADS).read_to_string(&mut text).map_err(|e| bad(&format!("cannot be read: {e}")))?;
+    let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    parse_head(last, key)?.ok_or_else(|| bad("is a file, and its last line is no head"))
+}
+
+/// The head on one line, as text or as JSON; `None` where it is neither. A signature beside it must be good.
+fn parse_head(text: &str, key: &PublicKey) -> Result<Option<Head>, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Signed {
+        seq: u64,
+        hash: Digest,
+        signature: Option<String>,
+    }
+    if let Ok(Signed { seq, hash, signature }) = serde_json::from_str(text) {
+        if let Some(signature) = signature {
+            key.verify(NAMESPACE_LEDGER, checkpoint_text(seq, &hash).as_bytes(), &signature)
+                .map_err(|e| Failure::of(Exit::Findings, &e))?;
+        }
+        return Ok(Some(Head { seq, hash }));
+    }
+    let Some((seq, hash)) = text.trim().split_once([' ', ':']) else { return Ok(None) };
+    let hash: Result<Digest, _> = serde_json::from_value(hash.trim().into());
+    Ok(seq.trim().parse().ok().zip(hash.ok()).map(|(seq, hash)| Head { seq, hash }))
 }
 
 fn ledger(path: &Path, key: &PublicKey, remembered: Option<Head>) -> Result<Checked, Failure> {

@@ -196,10 +196,15 @@ fn a_head_kept_elsewhere_finds_a_tail_cut_off_with_everything_that_remembers_it(
     let exported = stage.guardctl(["log", "export"]);
     fs::write(stage.path("ledger.jsonl"), &exported.stdout).unwrap();
     let head = String::from_utf8(stage.guardctl(["log", "export", "--head"]).stdout).unwrap();
+    let signed = String::from_utf8(stage.guardctl(["log", "export", "--head", "--json"]).stdout).unwrap();
+    // A file of heads, as the operations guide says: the last one counts.
+    let heads = stage.path("heads");
+    fs::write(&heads, format!("1 {}\n{signed}\n", "0".repeat(64))).unwrap();
+    fs::write(stage.path("forged"), signed.replacen("\"seq\":", "\"seq\":1", 1)).unwrap();
     fs::copy(stage.state("public/host.pub"), stage.path("host.pub")).unwrap();
     stage.stop();
 
-    let verify = |file: &str| {
+    let verify_with = |file: &str, head: &str| {
         let done = stage.guardctl([
             "log",
             "verify",
@@ -208,10 +213,11 @@ fn a_head_kept_elsewhere_finds_a_tail_cut_off_with_everything_that_remembers_it(
             "--key",
             stage.path("host.pub").to_str().unwrap(),
             "--head",
-            head.trim(),
+            head,
         ]);
         (done.status.code(), text_of(&done))
     };
+    let verify = |file: &str| verify_with(file, head.trim());
     assert_eq!(verify("ledger.jsonl").0, Some(0), "{}", verify("ledger.jsonl").1);
     let text = String::from_utf8(exported.stdout).unwrap();
     let cut: Vec<&str> = text.lines().collect();
@@ -219,6 +225,17 @@ fn a_head_kept_elsewhere_finds_a_tail_cut_off_with_everything_that_remembers_it(
     let (code, said) = verify("cut.jsonl");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("cut off"), "{said}");
+    // The same of a signed head, as text and in a file; its signature counts.
+    let heads = heads.to_str().unwrap();
+    for head in [signed.trim(), heads] {
+        assert_eq!(verify_with("ledger.jsonl", head).0, Some(0), "{}", verify_with("ledger.jsonl", head).1);
+        assert_eq!(verify_with("cut.jsonl", head).0, Some(1), "{}", verify_with("cut.jsonl", head).1);
+    }
+    let (code, said) = verify_with("ledger.jsonl", stage.path("forged").to_str().unwrap());
+    assert!(code == Some(1) && said.contains("signature"), "{code:?} {said}");
+    for nonsense in ["42", "x", "", "/nowhere/head", stage.path("ledger.jsonl").to_str().unwrap()] {
+        assert_eq!(verify_with("ledger.jsonl", nonsense).0, Some(2), "{nonsense}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use guard_model::baseline::{BaselineRecord, Expect, Manifest, Role};
 use guard_model::put_back::Overlay;
-use guard_model::{Change, Class, Entry, Kind, Observed, RelPath};
+use guard_model::{Change, Class, Entry, Kind, Observed, Policy, RelPath};
 use guard_store::{Baseline, StoreError};
 use guard_tree::{Content, Root, Visitor};
 
@@ -238,6 +238,17 @@ impl Expectation {
             observed,
             sensitive: class.is_sensitive(),
         })
+    }
+
+    /// Is there anything to say of `path`: is it in the baseline, or does something protected stand there? Of what
+    /// is neither, nothing was compared, and that is not to be taken for "nothing differs".
+    pub(crate) fn knows(&self, root: &Root, policy: &Policy, path: &RelPath) -> Result<bool, StoreError> {
+        if path.is_root() || self.get(path)?.is_some() {
+            return Ok(true);
+        }
+        let observed = root.observe(path, Content::Skip);
+        let is_dir = matches!(&observed, Observed::Present(e) if e.kind == Kind::Directory);
+        Ok(self.of_unknown(path.clone(), policy.classify(path, is_dir), observed).is_some())
     }
 
     /// Adds to what a scan found where something is mounted that was not, and no longer mounted that was.

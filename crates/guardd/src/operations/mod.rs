@@ -40,6 +40,8 @@ pub(crate) enum OperationError {
     Store(#[from] StoreError),
     #[error("{} of the paths changed since they were shown: {}", .0.len(), list(.0))]
     ChangedSinceShown(Vec<RelPath>),
+    #[error("nothing protected is there, nor in the baseline: {}", list(.0))]
+    NothingKnown(Vec<RelPath>),
     #[error("open for writing, which sealing does not end: {0}")]
     OpenForWriting(open_writers::OpenFiles),
     #[error("the directory at {} is not the one that it was about: put that one back", path.display())]

@@ -10,12 +10,13 @@ use guard_store::backup::Unpacking;
 
 use super::commands::{Reply, answer};
 use super::findings::finding;
+use super::outcomes::refusal;
 use super::scans::{ScanKind, Scanned, scan};
 use super::{Message, Warden};
 use crate::failure::chain;
 use crate::operations::file_diff::{Reader, file_diffs};
 use crate::operations::restore::Contents;
-use crate::operations::{Work, millis};
+use crate::operations::{OperationError, Work, millis};
 use crate::wire;
 
 impl Warden {
@@ -69,6 +70,13 @@ impl Warden {
         if let Some(running) = &self.running {
             let operation = running.name.to_owned();
             return answer(reply, Err(Known::Busy { environment, operation }));
+        }
+        match view.expectation.knows(&view.root, &view.policy, &below) {
+            Ok(true) => {}
+            Ok(false) => {
+                return answer(reply, Err(refusal(&environment, &OperationError::NothingKnown(vec![below]))));
+            }
+            Err(e) => return answer(reply, Err(Known::Failed { message: chain(&e), hint: None })),
         }
         let generation = self.held.as_ref().map_or(0, |h| h.manifest.generation);
         // Without backups there still is what differs; each file says why no more can be shown.

@@ -64,6 +64,14 @@ pub(super) fn refusal(environment: &str, error: &OperationError) -> Refusal {
             environment: environment.to_owned(),
             paths: paths.iter().map(ToString::to_string).collect(),
         },
+        OperationError::NothingKnown(_) => Known::Refused {
+            message: chain(error),
+            hint: Some(
+                "write paths relative to the root, as guardctl prints them; what is `ignore`d or `writable` is not compared"
+                    .to_owned(),
+            ),
+            anyway: false,
+        },
         OperationError::OpenForWriting(_) => Known::Refused {
             message: chain(error),
             hint: Some(

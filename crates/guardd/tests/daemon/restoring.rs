@@ -288,6 +288,30 @@ fn the_time_until_a_file_is_back() {
 
 const CANARY: &str = "canary-7f3a9b";
 
+/// "Nothing differs" and "nothing was put back" would be taken for an answer.
+#[test]
+fn what_is_mistyped_or_not_protected_is_no_path_to_ask_about() {
+    let stage = Stage::locked(PLAIN);
+    fs::write(stage.at("logs/app.log"), "line\n").unwrap();
+    let diff = |path: &str| Diff { environment: None, path: Some(path.to_owned()) };
+    for path in ["compose.yaml", "backend/nowhere/x", "logs/app.log"] {
+        let told = stage.refused(&diff(path));
+        assert!(matches!(&told, Known::Refused { message, .. } if message.contains(path)), "{told:?}");
+        let told = stage.refused(&restore(&["compose.yml", path], false));
+        assert!(matches!(&told, Known::Refused { message, .. } if message.contains(path)), "{told:?}");
+    }
+    assert_eq!(stage.guardctl(["diff", "compose.yaml"]).status.code(), Some(3));
+    // What is recorded, what came since, and what is gone are.
+    fs::write(stage.at("backend/new"), "x").unwrap();
+    fs::remove_file(stage.at("compose.yml")).unwrap();
+    for (path, differing) in
+        [("backend/new", 1), ("compose.yml", 1), ("backend/app", 0), ("logs", 0), (".", 2)]
+    {
+        assert_eq!(stage.call(&diff(path)).result.unwrap().findings.len(), differing, "{path}");
+    }
+    assert_eq!(restored(&stage, &["backend/new", "compose.yml"]).steps_total, 2);
+}
+
 #[test]
 fn a_diff_shows_lines_of_text_and_of_secrets_names_alone() {
     let mut stage = Stage::new(PLAIN);

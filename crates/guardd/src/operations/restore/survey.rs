@@ -19,6 +19,7 @@ pub(super) struct Differing {
 /// Everything that differs, in the order of paths. Directories above a path that are gone are part of it.
 pub(super) fn differences(task: &RestoreTask) -> Result<BTreeMap<RelPath, Differing>, OperationError> {
     let mut found = BTreeMap::new();
+    known(task)?;
     match &task.scope {
         Scope::Exactly(paths) => {
             for path in paths {
@@ -49,6 +50,25 @@ pub(super) fn differences(task: &RestoreTask) -> Result<BTreeMap<RelPath, Differ
         }
     }
     Ok(found)
+}
+
+/// What somebody asks for by a name that means nothing here is mistyped: "nothing was put back" would be taken for
+/// "nothing differs".
+fn known(task: &RestoreTask) -> Result<(), OperationError> {
+    let Scope::Below(paths) = &task.scope else { return Ok(()) };
+    let mut nothing = Vec::new();
+    for path in paths {
+        let is_known = match &task.wanted {
+            Wanted::Baseline | Wanted::Exactly { .. } => {
+                task.expectation.knows(&task.root, &task.policy, path)?
+            }
+            Wanted::Backup { records, .. } => path.is_root() || records.keys().any(|p| p.is_within(path)),
+        };
+        if !is_known {
+            nothing.push(path.clone());
+        }
+    }
+    if nothing.is_empty() { Ok(()) } else { Err(OperationError::NothingKnown(nothing)) }
 }
 
 /// Names of one file are put right together: what is done to one of them the others show, too.

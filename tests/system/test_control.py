@@ -44,6 +44,8 @@ def test_a_member_of_the_group_may_read(guard):
         ("accept", ENVIRONMENT, "backend/app/urls.py", "--reason", "x"),
         ("reload",),
         ("alerts", "ack", "1", "--note", "x"),
+        # Changes nothing, but has the digests of the secrets in it.
+        ("baseline", "export", ENVIRONMENT),
     ],
     ids=lambda call: call[0],
 )

@@ -141,6 +141,8 @@ fn right_of(method: &str) -> Option<Right> {
         | PruneBackups::NAME
         | PinBackup::NAME
         | ExportBackup::NAME => Right::Command("backup"),
+        // The digests of every sensitive file are in it. Nobody but the daemon's own user has a right by this name.
+        ExportBaseline::NAME => Right::Command("baseline"),
         Status::NAME
         | Check::NAME
         | Diff::NAME
@@ -151,7 +153,6 @@ fn right_of(method: &str) -> Option<Right> {
         | Log::NAME
         | VerifyLog::NAME
         | ExportLog::NAME
-        | ExportBaseline::NAME
         | ListBaselines::NAME
         | ListBackups::NAME
         | ListDeployments::NAME
@@ -203,12 +204,18 @@ pub(crate) async fn answer(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut 
                     Known::Failed { .. } | Known::NeedsOperator { .. } => Outcome::Failed,
                     _ => Outcome::Refused,
                 };
-                let text = serde_json::to_string(&known).unwrap_or_default();
-                note(daemon, peer, &call.method, outcome, Some(text));
+                note(daemon, peer, &call.method, outcome, Some(in_words(&known)));
             }
             out.error(known).await
         }
     }
+}
+
+/// An error as people read it in the ledger and the logs: its name and a sentence.
+fn in_words(known: &Known) -> String {
+    let named = serde_json::to_value(known).ok();
+    let name = named.as_ref().and_then(|v| v.get("error")?.as_str()?.rsplit('.').next()).unwrap_or("error");
+    format!("{name}: {}", guard_api::CallError::from(known.clone()))
 }
 
 /// How a call ends early.

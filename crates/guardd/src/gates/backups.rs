@@ -67,12 +67,13 @@ fn newest(subject: &Subject, backups: &Backups, by_hand: String) -> Gate {
 }
 
 fn days(age: Duration) -> String {
-    match age.as_secs() {
-        s @ 0..60 => format!("{s} seconds"),
-        s @ 60..7_200 => format!("{} minutes", s / 60),
-        s @ 7_200..172_800 => format!("{} hours", s / 3_600),
-        s => format!("{} days", s / 86_400),
-    }
+    let (number, unit) = match age.as_secs() {
+        s @ 0..60 => (s, "second"),
+        s @ 60..7_200 => (s / 60, "minute"),
+        s @ 7_200..172_800 => (s / 3_600, "hour"),
+        s => (s / 86_400, "day"),
+    };
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
 fn room(subject: &Subject, backups: &Backups) -> Gate {

@@ -11,6 +11,7 @@ use guard_model::alert::title_of;
 use guard_model::entry::Kind as EntryKind;
 use guard_model::finding::Confidence;
 use guard_model::ledger::{Event, Explained, GapCause, Outcome, Record, WindowEnd};
+use guard_model::seal::flags_in_words;
 use guard_model::{Actor, Change, Entry, Finding};
 
 use crate::kinds;
@@ -458,9 +459,7 @@ fn changed(change: Change, before: &Entry, after: &Entry) -> Option<(&'static st
             ("device", arrow(&device(before.rdev), &device(after.rdev)))
         }
         Change::Target => ("target", arrow(&target(before), &target(after))),
-        Change::Flags => {
-            ("flags", arrow(&format_args!("{:#x}", before.flags), &format_args!("{:#x}", after.flags)))
-        }
+        Change::Flags => ("flags", arrow(&flags_in_words(before.flags), &flags_in_words(after.flags))),
         Change::Mtime => ("mtime", stamp(after)),
         Change::Xattr => ("xattr", xattrs(before, after)),
         Change::Mount => ("device", arrow(&device(before.dev), &device(after.dev))),

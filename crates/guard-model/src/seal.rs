@@ -97,6 +97,21 @@ pub const APPEND: u32 = 0x20;
 /// The inode flags that keep even root from changing an entry: those that a seal sets or lifts.
 pub const BINDING: u32 = IMMUTABLE | APPEND;
 
+/// Inode flags as people call them: `immutable`, `append-only`, what else there is in hexadecimal; `none`.
+#[must_use]
+pub fn flags_in_words(flags: u32) -> String {
+    let mut words = Vec::new();
+    for (flag, word) in [(IMMUTABLE, "immutable"), (APPEND, "append-only")] {
+        if flags & flag != 0 {
+            words.push(word.to_owned());
+        }
+    }
+    if flags & !BINDING != 0 {
+        words.push(format!("{:#x}", flags & !BINDING));
+    }
+    if words.is_empty() { "none".to_owned() } else { words.join("+") }
+}
+
 /// What a seal changes of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {

@@ -36,23 +36,28 @@ pub(crate) struct Ctl {
     timeout: Option<Duration>,
     pub(crate) json: bool,
     pub(crate) terminal: Terminal,
-    pub(crate) now: Time,
     out: BufWriter<io::Stdout>,
     client: Option<Client>,
 }
 
 impl Ctl {
     pub(crate) fn new(globals: &Globals) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             socket: globals.socket.clone().unwrap_or_else(guard_api::default_socket),
             timeout: globals.timeout,
             json: globals.json,
             terminal: Terminal::detect(),
-            now: Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX)),
             out: BufWriter::new(io::stdout()),
             client: None,
         }
+    }
+
+    /// The time at which something is shown. Not that of the start: an answer may have taken minutes, and what
+    /// happened meanwhile is not in the future.
+    #[expect(clippy::unused_self, reason = "the clock belongs to what talks to the world outside")]
+    pub(crate) fn now(&self) -> Time {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// The colours for data.

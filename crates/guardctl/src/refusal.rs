@@ -89,7 +89,7 @@ fn advise(failure: Failure, method: &str, known: &Known, version: Option<&str>) 
             let failure = problems.iter().fold(failure, |f, p| {
                 let key = if p.key.is_empty() { String::new() } else { format!("{}: ", p.key) };
                 let f = f.detail(format!("{}: {key}{}", place(p), p.what));
-                if p.fix.is_empty() { f } else { f.detail(format!("  write: {}", p.fix)) }
+                if p.fix.is_empty() { f } else { f.detail(format!("  fix: {}", p.fix)) }
             });
             failure.hint("the configuration before stays in force; try again: guardctl check-config")
         }
@@ -139,6 +139,12 @@ fn allow_key(method: &str) -> Option<&'static str> {
         "Accept" => Some("accept"),
         "AcknowledgeAlert" => Some("ack"),
         "Reload" => Some("reload"),
+        "Restore" => Some("restore"),
+        "Deploy" => Some("deploy"),
+        "Rollback" => Some("rollback"),
+        "Cancel" => Some("cancel"),
+        "InitBackup" | "CreateBackup" | "VerifyBackup" | "DrillBackup" | "PruneBackups" | "PinBackup"
+        | "ExportBackup" => Some("backup"),
         _ => None,
     }
 }

@@ -190,7 +190,7 @@ fn every_way_to_differ_is_shown_with_before_and_after() {
         "links=1->2",
         "device=0:0->1:3",
         "xattr=\"-user.a,~user.b,+user.c d\"",
-        "flags=0x10->0x0",
+        "flags=immutable->none",
         "device=8:1->8:2",
     ] {
         assert!(text.contains(&format!(" {pair}")), "{pair} in {text}");

@@ -146,14 +146,14 @@ fn difference(change: Change, b: &Entry, a: &Entry) -> String {
     match change {
         Change::Content => arrow(hash(b), hash(a)),
         Change::Size => format!("{} -> {} bytes", count(b.size), count(a.size)),
-        Change::Mode | Change::Seal => arrow(safe(&b.mode), safe(&a.mode)),
+        Change::Mode => arrow(safe(&b.mode), safe(&a.mode)),
+        Change::Seal if b.mode != a.mode => format!("weakened, mode {} -> {}", Safe(&b.mode), Safe(&a.mode)),
+        Change::Seal => format!("weakened, {} -> {}", flags(b), flags(a)),
         Change::Owner => arrow(owner(b), owner(a)),
         Change::Mtime => arrow(safe(&b.mtime), safe(&a.mtime)),
         Change::Inode => arrow(b.ino.to_string(), a.ino.to_string()),
         Change::Links => arrow(b.nlink.to_string(), a.nlink.to_string()),
-        Change::Flags => {
-            arrow(format!("{:#x}", b.flags.unwrap_or(0)), format!("{:#x}", a.flags.unwrap_or(0)))
-        }
+        Change::Flags => arrow(flags(b), flags(a)),
         Change::Mount => format!("device {} -> {}", device(b.dev), device(a.dev)),
         Change::Target => arrow(target(b), target(a)),
         Change::Xattr => xattrs(b, a),
@@ -165,6 +165,19 @@ fn difference(change: Change, b: &Entry, a: &Entry) -> String {
         | Change::Read
         | Change::Unknown => arrow(short_entry(b), short_entry(a)),
     }
+}
+
+/// Inode flags as people call them: `immutable`, `append-only`, what else there is in hexadecimal.
+fn flags(e: &Entry) -> String {
+    const NAMED: [(u32, &str); 2] = [(0x10, "immutable"), (0x20, "append-only")];
+    let all = e.flags.unwrap_or(0);
+    let mut words: Vec<String> =
+        NAMED.iter().filter(|(flag, _)| all & flag != 0).map(|(_, word)| (*word).to_owned()).collect();
+    let others = NAMED.iter().fold(all, |left, (flag, _)| left & !flag);
+    if others != 0 {
+        words.push(format!("{others:#x}"));
+    }
+    if words.is_empty() { "none".to_owned() } else { words.join("+") }
 }
 
 /// `8:1`, as `lsblk` writes device numbers; on the wire they are major << 32 | minor.

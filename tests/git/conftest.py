@@ -15,7 +15,7 @@ import lockfile  # noqa: E402
 import matrix  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GUARDD = Path(os.environ.get("GUARDD_TEST_PROGRAM", REPOSITORY / "target/debug/guardd"))
+GUARDD = Path(os.environ.get("GUARDD_TEST_BINARIES", REPOSITORY / "target/debug")) / "guardd"
 
 
 @pytest.fixture(scope="session")

@@ -157,18 +157,33 @@ pub fn sealed(original: &Entry, seal: Seal) -> Entry {
     let marks = Marks::of(&e).under(seal);
     e.mode = marks.mode;
     e.flags |= marks.flags;
-    for (name, value) in &mut e.xattrs {
-        if name == b"system.posix_acl_access" {
-            drop_acl_write(value);
-        }
-    }
+    follow_mode(&mut e);
     e
 }
 
-/// Clears the write bit of the entries of a `posix_acl_xattr` value that
-/// `chmod` rules: 4 bytes of version 2, then entries of tag u16, perm u16, id u32,
+/// What an entry that is sealed on disk was before, where it then had these [`Marks`]: the inverse of [`sealed`].
+#[must_use]
+pub fn unsealed(on_disk: Entry, original: Marks) -> Entry {
+    let mut e = on_disk;
+    e.mode = original.mode;
+    e.flags = e.flags & !BINDING | original.flags;
+    follow_mode(&mut e);
+    e
+}
+
+/// Gives the access ACL, where there is one, the write bits of the mode, as `chmod` does.
+fn follow_mode(e: &mut Entry) {
+    for (name, value) in &mut e.xattrs {
+        if name == b"system.posix_acl_access" {
+            acl_write_as_in(e.mode, value);
+        }
+    }
+}
+
+/// Gives the entries of a `posix_acl_xattr` value that `chmod` rules the write bit that their class has in `mode`:
+/// 4 bytes of version 2, then entries of tag u16, perm u16, id u32,
 /// all little-endian (linux/posix_acl_xattr.h). Anything else is left as it is.
-fn drop_acl_write(value: &mut [u8]) {
+fn acl_write_as_in(mode: u32, value: &mut [u8]) {
     const USER_OBJ: u16 = 0x01;
     const GROUP_OBJ: u16 = 0x04;
     const MASK: u16 = 0x10;
@@ -180,13 +195,15 @@ fn drop_acl_write(value: &mut [u8]) {
     let tag = |e: &[u8]| e.first_chunk::<2>().map_or(0, |b| u16::from_le_bytes(*b));
     let has_mask = entries.chunks_exact(8).any(|e| tag(e) == MASK);
     for e in entries.chunks_exact_mut(8) {
-        let ruled = match tag(e) {
-            USER_OBJ | MASK | OTHER => true,
-            GROUP_OBJ => !has_mask,
-            _ => false,
+        let may_write = match tag(e) {
+            USER_OBJ => mode & 0o200,
+            MASK => mode & 0o020,
+            GROUP_OBJ if !has_mask => mode & 0o020,
+            OTHER => mode & 0o002,
+            _ => continue,
         };
-        if let (true, Some(perm)) = (ruled, e.get_mut(2)) {
-            *perm &= !0o2;
+        if let Some(perm) = e.get_mut(2) {
+            *perm = *perm & !0o2 | if may_write == 0 { 0 } else { 0o2 };
         }
     }
 }
@@ -235,6 +252,26 @@ mod tests {
         );
         e.xattrs = vec![(name, acl(&[(1, 6), (4, 6), (0x20, 6)]))];
         assert_eq!(sealed(&e, Seal::ReadOnly).xattrs[0].1, acl(&[(1, 4), (4, 4), (0x20, 4)]));
+    }
+
+    /// As a kernel keeps them: the mode says what the owner's entry, the mask or else the group's, and the others' say.
+    #[test]
+    fn unsealed_is_the_inverse() {
+        for mode in 0..0o1000 {
+            let [owner, group, other] = [6, 3, 0].map(|shift| u16::try_from(mode >> shift & 7).unwrap());
+            let acls = [
+                acl(&[(1, owner), (4, group), (0x20, other)]),
+                acl(&[(1, owner), (2, 7), (4, 6), (8, 3), (0x10, group), (0x20, other)]),
+            ];
+            for value in acls {
+                let mut e = file();
+                (e.mode, e.flags) = (mode, APPEND | 0x40);
+                e.xattrs = vec![(b"system.posix_acl_access".to_vec(), value)];
+                for seal in [Seal::None, Seal::ReadOnly, Seal::Immutable] {
+                    assert_eq!(unsealed(sealed(&e, seal), Marks::of(&e)), e, "{mode:o} {seal}");
+                }
+            }
+        }
     }
 
     #[test]

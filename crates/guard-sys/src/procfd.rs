@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, chmod, openat};
+use rustix::fs::{CWD, Mode, OFlags, chmod, fchmod, openat};
 
 use crate::open::How;
 
@@ -55,6 +55,14 @@ pub fn set_mode(handle: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     Ok(chmod(FdPath::of(handle).as_c_str(), Mode::from_raw_mode(mode & 0o7777))?)
 }
 
+/// The same for what is opened: cheaper, and without `/proc`.
+///
+/// # Errors
+/// What fchmod(2) says.
+pub fn set_mode_of_opened(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    Ok(fchmod(file, Mode::from_raw_mode(mode & 0o7777))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +86,8 @@ mod tests {
         assert_eq!(&text[..n], b"first");
         set_mode(handle.as_fd(), 0o400).unwrap();
         assert_eq!(stat::child(dir.as_fd(), b"g").unwrap().mode, 0o400);
+        set_mode_of_opened(file.as_fd(), 0o440).unwrap();
+        assert_eq!(stat::child(dir.as_fd(), b"g").unwrap().mode, 0o440);
         assert_ne!(stat::child(dir.as_fd(), b"f").unwrap().mode, 0o400);
     }
 

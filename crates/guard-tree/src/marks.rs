@@ -1,7 +1,7 @@
 //! Changing modes and binding flags, which is how a tree is sealed and unsealed.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use guard_model::RelPath;
 use guard_model::seal::{BINDING, Marks};
@@ -86,25 +86,25 @@ impl Root {
         if found == wanted {
             return Ok(MarksSet::Already);
         }
-        let mut flags_now = found.flags;
+        // A setgid bit that the kernel dropped could not be given back.
+        if found.mode != wanted.mode
+            && wanted.mode & SETGID != 0
+            && !rights::keeps_setgid(before.gid).map_err(failed("find the rights to change the mode of"))?
+        {
+            return Ok(MarksSet::NotPermitted);
+        }
+        let hand = Hand::on(handle, &before, found, wanted).map_err(failed("open"))?;
         if found.mode != wanted.mode {
-            // A setgid bit that the kernel dropped could not be given back.
-            if wanted.mode & SETGID != 0
-                && !rights::keeps_setgid(before.gid)
-                    .map_err(failed("find the rights to change the mode of"))?
-            {
-                return Ok(MarksSet::NotPermitted);
-            }
-            if flags_now != 0 {
-                match set_flags(handle, &before, 0) {
-                    Ok(()) => flags_now = 0,
+            if found.flags != 0 {
+                match hand.set_flags(0) {
+                    Ok(()) => {}
                     Err(FlagsError::Not(_)) => return Ok(MarksSet::NotPermitted),
                     Err(FlagsError::Io(e)) => return Err(failed("lift the flags of")(e)),
                 }
             }
-            if let Err(e) = procfd::set_mode(handle, wanted.mode) {
-                if flags_now != found.flags
-                    && let Err(FlagsError::Io(e)) = set_flags(handle, &before, found.flags)
+            if let Err(e) = hand.set_mode(wanted.mode) {
+                if found.flags != 0
+                    && let Err(FlagsError::Io(e)) = hand.set_flags(found.flags)
                 {
                     return Err(failed("set the flags again of")(e));
                 }
@@ -113,34 +113,69 @@ impl Root {
                     _ => Err(failed("change the mode of")(e)),
                 };
             }
-            let got = stat::of(handle).map_err(failed("stat"))?.mode;
-            if got != wanted.mode {
-                return Err(TreeError::ModeAltered { path: self.absolute(path), asked: wanted.mode, got });
-            }
         }
-        if flags_now == wanted.flags {
-            return Ok(MarksSet::Done);
+        let flags_now = if found.mode == wanted.mode { found.flags } else { 0 };
+        let refused = match (flags_now != wanted.flags).then(|| hand.set_flags(wanted.flags)) {
+            None | Some(Ok(())) => None,
+            Some(Err(FlagsError::Not(why))) => Some(why),
+            Some(Err(FlagsError::Io(e))) => return Err(failed("set the flags of")(e)),
+        };
+        let after = stat::of(handle).map_err(failed("stat"))?;
+        if after.mode != wanted.mode {
+            return Err(TreeError::ModeAltered {
+                path: self.absolute(path),
+                asked: wanted.mode,
+                got: after.mode,
+            });
         }
-        match set_flags(handle, &before, wanted.flags) {
-            Ok(()) => Ok(MarksSet::Done),
-            Err(FlagsError::Not(why)) => Ok(MarksSet::NoFlags(why)),
-            Err(FlagsError::Io(e)) => Err(failed("set the flags of")(e)),
+        if refused.is_none() && after.flags & BINDING != wanted.flags {
+            // Set, but statx(2) does not tell, as on an overlay of an old kernel.
+            return match hand.set_flags(found.flags) {
+                Ok(()) => Ok(MarksSet::NoFlags(WhyNoFlags::Unsupported)),
+                Err(FlagsError::Not(why)) => Ok(MarksSet::NoFlags(why)),
+                Err(FlagsError::Io(e)) => Err(failed("set the flags again of")(e)),
+            };
         }
+        Ok(refused.map_or(MarksSet::Done, MarksSet::NoFlags))
     }
 }
 
-/// Sets the flags of [`BINDING`] to `wanted` on the file or directory that `handle` locates.
-fn set_flags(handle: BorrowedFd<'_>, found: &Stat, wanted: u32) -> Result<(), FlagsError> {
-    let how = if found.kind == FileType::Directory { How::List } else { How::Read };
-    let file = procfd::reopen(handle, how).map_err(FlagsError::of)?;
-    flags::set(file.as_fd(), BINDING, wanted).map_err(FlagsError::of)?;
-    let told = stat::of(handle).map_err(FlagsError::Io)?.flags & BINDING;
-    if told == wanted {
-        return Ok(());
+/// What marks are changed through: opened where flags are to be changed, which takes it.
+struct Hand<'h> {
+    handle: BorrowedFd<'h>,
+    opened: Option<OwnedFd>,
+    /// Why it is not opened, where it had to be.
+    refused: WhyNoFlags,
+}
+
+impl<'h> Hand<'h> {
+    /// # Errors
+    /// Where it cannot be opened for another reason than that this process may not, or not now.
+    fn on(handle: BorrowedFd<'h>, stat: &Stat, found: Marks, wanted: Marks) -> io::Result<Self> {
+        let mut hand = Self { handle, opened: None, refused: WhyNoFlags::Unsupported };
+        if found.flags | wanted.flags != 0 {
+            let how = if stat.kind == FileType::Directory { How::List } else { How::Read };
+            match procfd::reopen(handle, how).map_err(FlagsError::of) {
+                Ok(file) => hand.opened = Some(file),
+                Err(FlagsError::Not(why)) => hand.refused = why,
+                Err(FlagsError::Io(e)) => return Err(e),
+            }
+        }
+        Ok(hand)
     }
-    // Set, but statx(2) does not tell, as on an overlay of an old kernel.
-    flags::set(file.as_fd(), BINDING, found.flags & BINDING).map_err(FlagsError::of)?;
-    Err(FlagsError::Not(WhyNoFlags::Unsupported))
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        match &self.opened {
+            Some(file) => procfd::set_mode_of_opened(file.as_fd(), mode),
+            None => procfd::set_mode(self.handle, mode),
+        }
+    }
+
+    /// Sets the flags of [`BINDING`].
+    fn set_flags(&self, wanted: u32) -> Result<(), FlagsError> {
+        let file = self.opened.as_ref().ok_or(FlagsError::Not(self.refused))?;
+        flags::set(file.as_fd(), BINDING, wanted).map(|_| ()).map_err(FlagsError::of)
+    }
 }
 
 impl FlagsError {

@@ -28,10 +28,12 @@ use crate::{OpenWriters, Progress};
 
 /// What to do with a regular file's content.
 ///
-/// However it is looked at, an entry whose ctime is less than 20 ms old is given
+/// But for [`Content::Glance`], an entry whose ctime is less than 20 ms old is given
 /// time to settle first: within that time the kernel may stamp two changes alike.
 #[derive(Debug, Clone, Copy)]
 pub enum Content<'a> {
+    /// What statx(2) tells; no extended attribute and no link's target. This alone does not wait.
+    Glance,
     /// Attributes only; `sha256` is `None`.
     Skip,
     /// Read and hash it.
@@ -202,6 +204,11 @@ impl<'a> Observer<'a> {
                 }
             }
         }
+        if let Content::Glance = content {
+            return Ok(
+                stat::child(dir, name).map_or_else(|e| Sight::missing("stat", &e), |s| Sight::glance(&s))
+            );
+        }
         if let Content::IfDiffers(expected) = content {
             // The short way for what a sweep does a hundred thousand times.
             match stat::child(dir, name) {
@@ -221,12 +228,16 @@ impl<'a> Observer<'a> {
     }
 
     fn located(&mut self, handle: BorrowedFd<'_>, content: Content<'_>) -> Result<Sight, Again> {
+        if let Content::Glance = content {
+            let stat = stat::of(handle);
+            return Ok(stat.map_or_else(|e| Sight::missing("stat", &e), |s| Sight::glance(&s)));
+        }
         let stat = match self.stat(handle) {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
         };
         let wanted = match content {
-            Content::Skip => false,
+            Content::Glance | Content::Skip => false,
             Content::Read | Content::ReadFromDevice => true,
             Content::IfDiffers(expected) => {
                 entry_of(&stat).is_some_and(|e| needs_content(Some(expected), &e))
@@ -352,6 +363,10 @@ impl Sight {
             }
             None => Self::unreadable(Some(stat), xattrs, "unknown kind of file".to_owned()),
         }
+    }
+
+    fn glance(stat: &Stat) -> Self {
+        Self::present(stat, None, Vec::new(), None)
     }
 
     fn unreadable(stat: Option<&Stat>, xattrs: Vec<(Vec<u8>, Vec<u8>)>, why: String) -> Self {

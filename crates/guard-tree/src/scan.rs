@@ -12,6 +12,9 @@ use crate::{LinkCounts, Pace, Root, TreeError};
 /// What a scan does with the content of regular files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanContent {
+    /// What statx(2) tells by name; extended attributes, link targets and `sha256` are empty. Nobody waits until an
+    /// entry that changed just now has been left alone.
+    Glance,
     /// Attributes only; every observation's `sha256` is `None`.
     None,
     /// Files that differ from [`Visitor::expected`] in ctime, mtime, size, inode or

@@ -441,6 +441,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
 
     fn content<'e>(&self, listed: FileType, expected: Option<&'e Entry>) -> Content<'e> {
         match (self.scan.content, expected) {
+            (ScanContent::Glance, _) => Content::Glance,
             _ if listed != FileType::RegularFile => Content::Skip,
             (ScanContent::None, _) => Content::Skip,
             (ScanContent::AllFromDevice, _) => Content::ReadFromDevice,

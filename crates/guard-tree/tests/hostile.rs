@@ -61,7 +61,7 @@ fn special_files_and_link_targets_are_never_opened() {
     let openings = Openings::of(&watched);
     for resolver in resolvers() {
         let root = Root::open_with(&root_path, resolver).unwrap();
-        for content in [ScanContent::All, ScanContent::WhereDiffers, ScanContent::None] {
+        for content in [ScanContent::All, ScanContent::WhereDiffers, ScanContent::None, ScanContent::Glance] {
             let o = try_scan(&root, &everything(), &RelPath::root(), content, 2).unwrap();
             assert_eq!(o.get("fifo").entry().kind, Kind::Fifo);
             assert_eq!(o.get("socket").entry().kind, Kind::Socket);

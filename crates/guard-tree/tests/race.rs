@@ -106,7 +106,7 @@ fn race(resolver: Resolver, attack: impl Fn(&Root, &Check) + Sync) {
 fn scans_stay_inside() {
     for resolver in resolvers() {
         race(resolver, |root, check| {
-            for content in [ScanContent::All, ScanContent::None] {
+            for content in [ScanContent::All, ScanContent::None, ScanContent::Glance] {
                 let o = try_scan(root, &everything(), &RelPath::root(), content, 2).unwrap();
                 for (name, found) in o.names().iter().zip(o.found.values()) {
                     assert!(!name.ends_with("only_outside"));

@@ -174,6 +174,12 @@ fn only_what_differs_is_read() {
     let none = try_scan(&root, &everything(), &RelPath::root(), ScanContent::None, 2).unwrap();
     assert!(none.found.values().all(|f| f.entry().sha256.is_none()));
     assert_eq!(none.progress.bytes.load(Ordering::Relaxed), 0);
+    let glance = try_scan(&root, &everything(), &RelPath::root(), ScanContent::Glance, 2).unwrap();
+    assert_eq!(glance.names(), none.names());
+    for (path, entry) in naive(top.path()).into_iter().filter(|(path, _)| !path.is_empty()) {
+        let glanced = guard_model::Entry { sha256: None, xattrs: Vec::new(), target: None, ..entry };
+        assert_eq!(*glance.found[&path].entry(), glanced);
+    }
 }
 
 #[test]

@@ -123,18 +123,19 @@ impl LockTask {
             return Ok(Survey::default());
         }
         self.work.enter(Phase::Walking, 0);
+        let began = now();
         let surveyor =
             Surveyor { seal: self.seal, outside_links: self.options.outside_links, found: Mutex::default() };
         guard_tree::scan(
             &self.root,
             &self.policy,
             &RelPath::root(),
-            &self.options(ScanContent::None),
+            &self.options(ScanContent::Glance),
             &surveyor,
         )?;
         self.work.check_cancelled()?;
         let mut survey = surveyor.into_survey();
-        survey.confirm_links(&self.root);
+        survey.confirm_links(&self.root, began);
         Ok(survey)
     }
 

@@ -3,10 +3,7 @@
 
 use guard_model::baseline::Role;
 use guard_model::seal::Marks;
-use guard_model::{Kind, RelPath};
-
-/// Names and values of extended attributes.
-pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+use guard_model::{Kind, RelPath, Stamp};
 
 /// One entry as it was before sealing.
 pub(super) struct Original {
@@ -15,9 +12,8 @@ pub(super) struct Original {
     pub(super) marks: Marks,
     pub(super) nlink: u32,
     pub(super) role: Role,
-    /// The xattrs, where sealing changes them (an access ACL).
-    /// In a box, being hardly ever there.
-    pub(super) xattrs: Option<Box<Xattrs>>,
+    /// Making, moving and removing one of its names changes it.
+    pub(super) ctime: Stamp,
 }
 
 /// All of them, by path.
@@ -45,8 +41,13 @@ impl Originals {
         self.0.iter().map(|(path, original)| (path, original))
     }
 
-    /// The path of the one that [`Originals::iter`] gives at this place.
-    pub(super) fn path(&self, at: usize) -> Option<&RelPath> {
+    /// The one that [`Originals::iter`] gives at this place.
+    pub(super) fn at(&self, at: usize) -> Option<&Original> {
+        self.0.get(at).map(|(_, original)| original)
+    }
+
+    /// Its path.
+    pub(super) fn path_at(&self, at: usize) -> Option<&RelPath> {
         self.0.get(at).map(|(path, _)| path)
     }
 }

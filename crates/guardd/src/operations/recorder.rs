@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use guard_model::baseline::{BaselineRecord, Role};
-use guard_model::seal::{BINDING, Marks, Skip};
+use guard_model::seal::{Marks, Skip, unsealed};
 use guard_model::{Class, Entry, Observed, RelPath, Seal};
 use guard_store::{BaselineWriter, EncodedRecords, FullRun, StoreError};
 use guard_tree::{OpenWriters, Visitor, WhyNoFlags};
@@ -107,7 +107,7 @@ pub(super) struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// The record of `entry` as it is on disk now, with what sealing took from it given back.
-    fn record(&self, path: RelPath, role: Role, mut entry: Entry) -> BaselineRecord {
+    fn record(&self, path: RelPath, role: Role, entry: Entry) -> BaselineRecord {
         let record = |sealed, skip, entry| BaselineRecord { path: path.clone(), role, sealed, skip, entry };
         if self.seal == Seal::None || !is_sealable(role) {
             return record(Seal::None, None, entry);
@@ -126,12 +126,7 @@ impl Recorder<'_> {
                     return record(Seal::None, skip, entry);
                 };
                 let skip = (seal < self.seal).then(|| self.why_no_flags(entry.dev));
-                entry.mode = original.marks.mode;
-                entry.flags = entry.flags & !BINDING | original.marks.flags;
-                if let Some(xattrs) = &original.xattrs {
-                    entry.xattrs.clone_from(xattrs.as_ref());
-                }
-                record(seal, skip, entry)
+                record(seal, skip, unsealed(entry, original.marks))
             }
             // It came while the tree was being sealed; the next lock seals it.
             _ => record(Seal::None, None, entry),

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use guard_model::baseline::Role;
-use guard_model::seal::{Marks, Skip, sealed};
-use guard_model::{Class, Entry, Kind, Observed, RelPath, Seal, Stamp};
+use guard_model::seal::{Marks, Skip};
+use guard_model::{Class, Entry, Kind, Observed, RelPath, Seal, Stamp, Timestamp};
 use guard_store::PlanStep;
 use guard_tree::{Glancer, Root, Visitor};
 
@@ -37,11 +37,11 @@ impl Survey {
         }
     }
 
-    /// Looks again, twice, at each file that is to be sealed. Whoever owns the tree may have linked a
+    /// Looks again at each file that is to be sealed. Whoever owns the tree may have linked a
     /// file from outside into it: a name that is moved while the tree is walked is met twice, and one that
-    /// is removed between being opened and being looked at is not counted, and either hides the name outside.
-    /// What cannot be told is left unsealed.
-    pub(super) fn confirm_links(&mut self, root: &Root) {
+    /// is removed between being found and being looked at is not counted, and either hides the name outside.
+    /// What cannot be told is left unsealed. The walk `began` then.
+    pub(super) fn confirm_links(&mut self, root: &Root, began: Timestamp) {
         let is_to_be_sealed = |path: &RelPath, original: &Original| {
             original.kind == Kind::File && is_sealable(original.role) && self.skip(path, original).is_none()
         };
@@ -53,8 +53,9 @@ impl Survey {
             .map(|(at, (_, original))| (original.identity, at))
             .collect();
         names.sort_unstable();
+        let mut walked = Some(began);
         for _ in 0..LINK_LOOKS {
-            names = unsteady(root, &self.originals, &names);
+            names = unsteady(root, &self.originals, &names, walked.take());
             if names.is_empty() {
                 return;
             }
@@ -96,12 +97,22 @@ const SETTLES_IN: Duration = Duration::from_millis(20);
 /// Those of `names` (every name found, sorted by inode) of whose inodes two looks cannot say that these are all their
 /// names. Making, moving and removing a name stamps the inode's ctime: where that is one and the same at
 /// every name in both looks, and had settled before the first, nothing happened in between.
-fn unsteady(root: &Root, originals: &Originals, names: &[Name]) -> Vec<Name> {
-    let settled_by = now().0.saturating_sub(i64::try_from(SETTLES_IN.as_micros()).unwrap_or(i64::MAX));
+/// Of a file with a single name, the look of the walk, where it is told when that began, is the first.
+fn unsteady(root: &Root, originals: &Originals, names: &[Name], walked: Option<Timestamp>) -> Vec<Name> {
+    let settled_at =
+        |at: Timestamp| at.0.saturating_sub(i64::try_from(SETTLES_IN.as_micros()).unwrap_or(i64::MAX));
+    let settled_by = settled_at(now());
+    let of_the_walk = |names: &[Name]| match (names, walked) {
+        ([(_, at)], Some(began)) => {
+            let met = originals.at(*at)?;
+            (met.nlink == 1 && micros(met.ctime) <= settled_at(began)).then_some(met.ctime)
+        }
+        _ => None,
+    };
     let look = |glancer: &mut Glancer<'_>, names: &[Name]| -> Option<Stamp> {
         let mut stamp = None;
         for (identity, at) in names {
-            let links = glancer.links(originals.path(*at)?)?;
+            let links = glancer.links(originals.path_at(*at)?)?;
             let is_it = links.identity == *identity && usize::try_from(links.count) == Ok(names.len());
             if !is_it || micros(links.ctime) > settled_by || *stamp.get_or_insert(links.ctime) != links.ctime
             {
@@ -115,7 +126,8 @@ fn unsteady(root: &Root, originals: &Originals, names: &[Name]) -> Vec<Name> {
     files.sort_unstable_by_key(|names| names.first().map(|name| name.1));
     let of_some = |files: &[&[Name]]| -> Vec<Name> {
         let mut glancer = Glancer::new(root);
-        let first: Vec<Option<Stamp>> = files.iter().map(|names| look(&mut glancer, names)).collect();
+        let first = files.iter().map(|names| of_the_walk(names).or_else(|| look(&mut glancer, names)));
+        let first: Vec<Option<Stamp>> = first.collect();
         let both = files.iter().zip(first);
         both.filter(|(names, first)| first.is_none() || look(&mut glancer, names) != *first)
             .flat_map(|(names, _)| names.iter().copied())
@@ -184,9 +196,7 @@ impl Visitor for Surveyor {
             *survey.names_inside.entry(identity).or_default() += 1;
         }
         let marks = Marks::of(&e);
-        let changes_acl = sealed(&e, Seal::ReadOnly).xattrs != e.xattrs;
-        let xattrs = changes_acl.then(|| Box::new(e.xattrs));
-        let original = Original { kind: e.kind, identity, marks, nlink: e.nlink, role, xattrs };
+        let original = Original { kind: e.kind, identity, marks, nlink: e.nlink, role, ctime: e.ctime };
         survey.originals.push(path, original);
     }
 
@@ -208,8 +218,13 @@ mod tests {
 
     use super::*;
 
-    /// What a walk found at these paths: the same file, with as many names as it says it has.
+    /// What a walk just now found at these paths: the same file, with as many names as it says it has.
     fn met_at(root: &Root, file: &str, paths: [&str; 2]) -> Survey {
+        met(root, file, &paths, |_| {}, now())
+    }
+
+    /// The same of a walk that began `walked` and told of each what `told` makes of it.
+    fn met(root: &Root, file: &str, paths: &[&str], told: fn(&mut Original), walked: Timestamp) -> Survey {
         let path = |text: &str| RelPath::from_text(text).unwrap();
         let Observed::Present(e) = root.observe(&path(file), Content::Skip) else {
             panic!("{file} is not there")
@@ -217,19 +232,22 @@ mod tests {
         let mut survey = Survey::default();
         let identity = (e.dev, e.ino);
         for text in paths {
-            let original = Original {
+            let mut original = Original {
                 kind: e.kind,
                 identity,
                 marks: Marks::of(&e),
                 nlink: e.nlink,
                 role: Role::Protected,
-                xattrs: None,
+                ctime: e.ctime,
             };
+            told(&mut original);
             survey.originals.push(path(text), original);
         }
         survey.originals.sort();
-        survey.names_inside.insert(identity, 2);
-        survey.confirm_links(root);
+        if let (names, true) = (u32::try_from(paths.len()).unwrap(), paths.len() > 1) {
+            survey.names_inside.insert(identity, names);
+        }
+        survey.confirm_links(root, walked);
         survey
     }
 
@@ -250,5 +268,35 @@ mod tests {
         // It was met at `z/l`, then moved to `a/l` and met again.
         assert_eq!(skipped(&met_at(&root, "a/l", ["a/l", "z/l"])), [Some(Skip::HardLinkOutside); 2]);
         assert_eq!(skipped(&met_at(&root, "one", ["one", "two"])), [None; 2]);
+    }
+
+    #[test]
+    fn a_name_that_went_while_it_was_looked_at_hides_none_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let app = dir.path().join("app");
+        fs::create_dir(&app).unwrap();
+        fs::write(app.join("alone"), "x").unwrap();
+        let root = Root::open(&app).unwrap();
+        let much_later = Timestamp(now().0 + 60_000_000);
+        let told =
+            |file: &str, told: fn(&mut Original), walked| skipped(&met(&root, file, &[file], told, walked));
+        assert_eq!(told("alone", |_| {}, much_later), [None], "one look agrees with the walk");
+        assert_eq!(
+            told("alone", |_| {}, Timestamp(0)),
+            [None],
+            "it changed when the walk began, and then no more"
+        );
+        assert_eq!(
+            told("alone", |o| o.ctime.nsec ^= 1, much_later),
+            [None],
+            "it changed meanwhile, and then no more"
+        );
+
+        fs::write(dir.path().join("theirs"), "x").unwrap();
+        fs::hard_link(dir.path().join("theirs"), app.join("linked")).unwrap();
+        for walked in [much_later, Timestamp(0)] {
+            let found = told("linked", |o| o.nlink = 1, walked);
+            assert_eq!(found, [Some(Skip::HardLinkOutside)]);
+        }
     }
 }

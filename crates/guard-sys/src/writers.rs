@@ -64,6 +64,8 @@ fn set(file: BorrowedFd<'_>, command: libc::c_int, value: libc::c_int) -> Result
 pub struct Writer {
     /// Which of the files asked for: device (major << 32 | minor) and inode.
     pub identity: (u64, u64),
+    /// How many hard links that file has now; 0 where all its names are gone.
+    pub names: u32,
     /// Its process id in this process's namespace.
     pub pid: u32,
     /// Its name (proc(5), `comm`): any bytes, chosen by itself.
@@ -91,22 +93,34 @@ pub fn who(files: &[(u64, u64)]) -> Vec<Writer> {
         if name.last() == Some(&b'\n') {
             name.pop();
         }
-        found.extend(held.into_iter().map(|identity| Writer { identity, pid, name: name.clone() }));
+        found.extend(held.into_iter().map(|Held { identity, names }| Writer {
+            identity,
+            names,
+            pid,
+            name: name.clone(),
+        }));
     }
     found.sort();
     found
 }
 
+/// A file that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    identity: (u64, u64),
+    names: u32,
+}
+
 /// Which of `files` the process has descriptors on that can write.
-fn descriptors(process: &Path, files: &[(u64, u64)]) -> Vec<(u64, u64)> {
+fn descriptors(process: &Path, files: &[(u64, u64)]) -> Vec<Held> {
     let mut held = Vec::new();
     for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
-        let Some(identity) = identity_of(&entry.path()).filter(|i| files.contains(i)) else { continue };
+        let Some(file) = led_to(&entry.path()).filter(|h| files.contains(&h.identity)) else { continue };
         let info = fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
         let flags = info.lines().find_map(|l| l.strip_prefix("flags:"));
         let flags = flags.and_then(|f| libc::c_int::from_str_radix(f.trim(), 8).ok());
         if flags.is_some_and(|f| f & libc::O_ACCMODE != libc::O_RDONLY) {
-            held.push(identity);
+            held.push(file);
         }
     }
     held
@@ -114,7 +128,7 @@ fn descriptors(process: &Path, files: &[(u64, u64)]) -> Vec<(u64, u64)> {
 
 /// Which of `files` the process has shared mappings of that were made to be written. One that is for
 /// reading now can be made writable again (mprotect(2)).
-fn mappings(process: &Path, files: &[(u64, u64)]) -> Vec<(u64, u64)> {
+fn mappings(process: &Path, files: &[(u64, u64)]) -> Vec<Held> {
     let Ok(maps) = fs::read(process.join("maps")) else { return Vec::new() };
     let mut held = Vec::new();
     for line in maps.split(|&b| b == b'\n') {
@@ -132,9 +146,11 @@ fn mappings(process: &Path, files: &[(u64, u64)]) -> Vec<(u64, u64)> {
         }
         // `dev` is not what stat(2) says on btrfs and overlayfs; the mapping's own link is, where
         // it may be followed (CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE).
-        let identity =
-            identity_of(&process.join("map_files").join(range)).or_else(|| device(dev).map(|dev| (dev, ino)));
-        held.extend(identity.filter(|i| files.contains(i)));
+        let file = led_to(&process.join("map_files").join(range)).or_else(|| {
+            let names = if line.ends_with(b" (deleted)") { 0 } else { 1 };
+            Some(Held { identity: (device(dev)?, ino), names })
+        });
+        held.extend(file.filter(|h| files.contains(&h.identity)));
     }
     held
 }
@@ -158,9 +174,10 @@ fn device(text: &str) -> Option<u64> {
 }
 
 /// What a link of proc(5) leads to. A file server that does not answer is not asked.
-fn identity_of(link: &Path) -> Option<(u64, u64)> {
+fn led_to(link: &Path) -> Option<Held> {
     let how = AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    statx(CWD, link, how, StatxFlags::INO).ok().map(|s| Stat::from(&s).identity())
+    let stat = Stat::from(&statx(CWD, link, how, StatxFlags::INO | StatxFlags::NLINK).ok()?);
+    Some(Held { identity: stat.identity(), names: stat.nlink })
 }
 
 #[cfg(test)]
@@ -199,6 +216,14 @@ mod tests {
         let writer = OpenOptions::new().append(true).open(&path).unwrap();
         assert_eq!(tested(&path), Writers::Some);
         assert_eq!(own_part(&path), [std::process::id()]);
+        let identity = crate::stat::absolute(&path).unwrap().identity();
+        fs::hard_link(&path, top.path().join("g")).unwrap();
+        let names = || who(&[identity]).into_iter().map(|w| w.names).collect::<Vec<_>>();
+        assert_eq!(names(), [2]);
+        fs::remove_file(top.path().join("g")).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(names(), [0]);
+        fs::write(&path, "another").unwrap();
         drop((reader, writer));
         assert_eq!(tested(&path), Writers::None);
     }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use guard_model::RelPath;
 use guard_model::path::escape;
 use guard_sys::mounts;
+use guard_sys::writers::Writer;
 use guard_tree::Root;
 
 use super::{How, RestoreDone, Wish};
@@ -76,17 +77,17 @@ pub(super) fn remarks(
     mounted: BTreeMap<RelPath, Vec<String>>,
 ) -> Vec<(RelPath, String)> {
     let is_done = |path: &RelPath| done.done.iter().any(|(p, how)| p == path && *how != How::Adjust);
-    let replaced: BTreeMap<(u64, u64), &RelPath> = wishes
-        .iter()
-        .filter(|w| is_done(&w.path))
-        .filter_map(|w| w.found.map(|found| (found, &w.path)))
-        .collect();
+    let replaced: BTreeMap<(u64, u64), &Wish> =
+        wishes.iter().filter(|w| is_done(&w.path)).filter_map(|w| Some((w.found?, w))).collect();
     let identities: Vec<(u64, u64)> = replaced.keys().copied().collect();
     let mut open: BTreeMap<&RelPath, Vec<String>> = BTreeMap::new();
     if !identities.is_empty() {
         for writer in guard_sys::writers::who(&identities) {
-            if let Some(path) = replaced.get(&writer.identity) {
-                open.entry(*path).or_default().push(format!("{} (pid {})", escape(&writer.name), writer.pid));
+            let wish =
+                replaced.get(&writer.identity).filter(|wish| is_the_old_one(wish.found_names, &writer));
+            if let Some(wish) = wish {
+                let by = format!("{} (pid {})", escape(&writer.name), writer.pid);
+                open.entry(&wish.path).or_default().push(by);
             }
         }
     }
@@ -106,10 +107,29 @@ pub(super) fn remarks(
     said
 }
 
+/// Does it hold what stood there with so many names? The number of an inode that nobody holds any more is given to
+/// the next file at once, and that one has a name.
+fn is_the_old_one(names: u32, holder: &Writer) -> bool {
+    holder.names == 0 || names > 1
+}
+
 fn few(who: &[String]) -> String {
     let mut text = who.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if who.len() > NAMED {
         text.push_str(&format!(" and {} more", who.len() - NAMED));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_only_has_the_number_of_the_old_one_is_another() {
+        let holder = |names| Writer { identity: (1, 2), names, pid: 3, name: b"vi".to_vec() };
+        assert!(is_the_old_one(1, &holder(0)), "what was replaced is held, and has no name left");
+        assert!(!is_the_old_one(1, &holder(1)), "its only name is gone: this is another file");
+        assert!(is_the_old_one(2, &holder(1)), "it had another name");
+    }
 }

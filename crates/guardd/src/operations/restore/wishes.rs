@@ -26,6 +26,8 @@ pub(crate) struct Wish {
     pub(crate) wanted: Option<Entry>,
     /// What stands there: device of this boot and inode.
     pub(crate) found: Option<(u64, u64)>,
+    /// How many names that has; 0 where nothing stands there.
+    pub(crate) found_names: u32,
     /// Bytes of what stands there and goes to quarantine.
     pub(crate) size: u64,
     /// In what it differs.
@@ -144,6 +146,7 @@ fn wish(task: &RestoreTask, path: &RelPath, differing: Differing, names: &Names)
         how: How::Remove,
         wanted: None,
         found,
+        found_names: now.as_ref().map_or(0, |e| e.nlink),
         size: now.as_ref().map_or(0, |e| if e.kind == Kind::File { e.size } else { 0 }),
         change: difference.change,
         names: 1,

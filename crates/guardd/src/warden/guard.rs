@@ -15,6 +15,7 @@ use guard_model::{Actor, Change, Finding, RelPath, Severity};
 use guard_store::{Baseline, LockFileSeen, lock_file};
 use guard_tree::{Root, RootCheck};
 
+use super::baseline_files::files_in;
 use super::commands::LockWish;
 use super::troubles::Topic;
 use super::{Held, Warden};
@@ -137,6 +138,7 @@ impl Warden {
                         policy: Arc::new(policy),
                         manifest: baseline.manifest().clone(),
                         mounts: MountsAtLock::of(baseline.manifest()),
+                        files: files_in(baseline.dir()),
                         baseline: Arc::new(baseline),
                     });
                 }
@@ -153,7 +155,7 @@ impl Warden {
     }
 
     /// The baseline is damaged: nothing can be compared, which is an alarm of its own.
-    fn baseline_lost(&mut self, why: String) {
+    pub(super) fn baseline_lost(&mut self, why: String) {
         tracing::error!(environment = self.ward.name, why, "the baseline cannot be opened");
         self.troubles.begin(Topic::Baseline, format!("the baseline cannot be opened: {why}"));
         let path = self.ward.house.state_dir.baselines().join(&self.ward.name);

@@ -6,6 +6,7 @@
 //! of the one that runs.
 
 mod backups;
+mod baseline_files;
 mod check;
 mod commands;
 mod deploying;
@@ -56,6 +57,7 @@ pub(crate) use scans::ScanEnd;
 pub(crate) use sensitive::SensitiveView;
 pub(crate) use status::WatchReport;
 
+use self::baseline_files::BaselineFiles;
 use crate::comparer::{DeviceMap, Expectation, MountsAtLock, Records};
 use crate::daemon::DownGap;
 use crate::operations::Work;
@@ -105,6 +107,7 @@ pub(crate) enum Message {
 /// The baseline that holds, with what it is compared against.
 struct Held {
     baseline: Arc<Baseline>,
+    files: BaselineFiles,
     digest: Digest,
     /// The policy that the lock signed.
     policy: Arc<Policy>,
@@ -332,6 +335,7 @@ impl Warden {
             self.write_what_waits();
             self.check_root();
             self.check_lock_file();
+            self.check_baseline_files();
             self.end_window_in_time();
             self.see_acknowledged_stops();
             self.scan_in_time();

@@ -186,6 +186,46 @@ fn a_lost_baseline_is_never_called_clean_and_never_forgotten() {
 }
 
 #[test]
+fn a_baseline_that_goes_while_guardd_runs_is_told_and_still_given_back() {
+    let is_about_it = |text: &String| text.contains("baseline") && text.contains("unlock and lock before");
+    for what in ["manifest.json", "undo.jsonl", "all of it"] {
+        let mut stage = Stage::new(SEALED);
+        let original = picture(&stage.app());
+        stage.start();
+        stage.lock();
+        let generation = stage.state("baseline/site/1");
+        match what {
+            "all of it" => fs::remove_dir_all(generation).unwrap(),
+            file => fs::remove_file(generation.join(file)).unwrap(),
+        }
+        wait::until("its loss to be told", || stage.degraded().iter().any(is_about_it).then_some(()));
+        let told = || stage.all_alerts().iter().filter(|a| a.title.contains("baseline")).count();
+        wait::until("an alert", || (told() == 1).then_some(()));
+        assert!(stage.check().findings.iter().all(|f| f.path.contains("baseline")), "{what}");
+        stage.unlock();
+        assert_eq!(picture(&stage.app()), original, "{what}");
+        assert_eq!(stage.lock().generation, 2, "{what}");
+        assert_eq!(told(), 1, "{what}");
+        assert!(!stage.degraded().iter().any(is_about_it), "{what}: {:?}", stage.degraded());
+    }
+}
+
+#[test]
+fn records_that_are_damaged_while_guardd_runs_are_made_anew() {
+    wait::each(DAMAGES, |(how, damage)| {
+        let stage = Stage::locked(SEALED);
+        damage(&stage.state("baseline/site/1/records"));
+        let is_about_it = |a: &guard_api::wire::Alert| a.title.contains("baseline was damaged");
+        wait::until(&format!("the repair, {how}"), || {
+            stage.all_alerts().iter().any(is_about_it).then_some(())
+        });
+        assert!(stage.check().findings.iter().all(|f| f.path.contains("baseline")), "{how}");
+        assert!(!stage.degraded().iter().any(|d| d.contains("baseline")), "{how}: {:?}", stage.degraded());
+        assert!(stage.unlock().skipped.is_empty(), "{how}");
+    });
+}
+
+#[test]
 fn what_was_sealed_by_damaged_records_is_unsealed_exactly() {
     let mut stage = Stage::new(SEALED);
     let original = picture(&stage.app());

@@ -44,10 +44,12 @@ def test_a_member_of_the_group_may_read(guard):
         ("accept", ENVIRONMENT, "backend/app/urls.py", "--reason", "x"),
         ("reload",),
         ("alerts", "ack", "1", "--note", "x"),
-        # Changes nothing, but has the digests of the secrets in it.
+        # Change nothing, but one has the digests of the secrets in it.
         ("baseline", "export", ENVIRONMENT),
+        ("baseline", "list", ENVIRONMENT),
+        ("backup", "list", ENVIRONMENT),
     ],
-    ids=lambda call: call[0],
+    ids=lambda call: " ".join(call[:2]) if call[0] in ("baseline", "backup") else call[0],
 )
 def test_a_member_of_the_group_may_not_change_anything(guard, call):
     refused = guard.ctl(*call, user="alice", status=3)

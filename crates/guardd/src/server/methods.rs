@@ -140,9 +140,10 @@ fn right_of(method: &str) -> Option<Right> {
         | DrillBackup::NAME
         | PruneBackups::NAME
         | PinBackup::NAME
+        | ListBackups::NAME
         | ExportBackup::NAME => Right::Command("backup"),
         // The digests of every sensitive file are in it. Nobody but the daemon's own user has a right by this name.
-        ExportBaseline::NAME => Right::Command("baseline"),
+        ListBaselines::NAME | ExportBaseline::NAME => Right::Command("baseline"),
         Status::NAME
         | Check::NAME
         | Diff::NAME
@@ -153,8 +154,6 @@ fn right_of(method: &str) -> Option<Right> {
         | Log::NAME
         | VerifyLog::NAME
         | ExportLog::NAME
-        | ListBaselines::NAME
-        | ListBackups::NAME
         | ListDeployments::NAME
         | ShowDeployment::NAME
         | AttachDeployment::NAME
@@ -165,6 +164,11 @@ fn right_of(method: &str) -> Option<Right> {
         | GetInterfaceDescription::NAME => Right::Read,
         _ => return None,
     })
+}
+
+/// A call of it is in the ledger whoever makes it: it changes something, or takes something out.
+fn is_recorded(method: &str, right: Right) -> bool {
+    right != Right::Read && !matches!(method, ListBackups::NAME | ListBaselines::NAME)
 }
 
 /// Answers one call. Mutating and refused ones are in the ledger before the
@@ -185,21 +189,21 @@ pub(crate) async fn answer(daemon: &Daemon, peer: &Peer, call: &Call, out: &mut 
         note(daemon, peer, &call.method, Outcome::Refused, Some("PermissionDenied".to_owned()));
         return out.error(Known::PermissionDenied {}).await;
     }
-    let mutating = right != Right::Read;
-    if mutating {
+    let recorded = is_recorded(&call.method, right);
+    if recorded {
         out.hold_last();
     }
     let done = dispatch(daemon, peer, call, out).await;
     match done {
         Ok(()) => {
-            if mutating {
+            if recorded {
                 note(daemon, peer, &call.method, Outcome::Done, None);
             }
             out.release_last().await
         }
         Err(Ended::HungUp) => Err(HungUp),
         Err(Ended::Refused(known)) => {
-            if mutating {
+            if recorded {
                 let outcome = match &known {
                     Known::Failed { .. } | Known::NeedsOperator { .. } => Outcome::Failed,
                     _ => Outcome::Refused,
@@ -496,5 +500,26 @@ pub(super) fn note(daemon: &Daemon, peer: &Peer, method: &str, outcome: Outcome,
     let event = Event::Call { method: method.to_owned(), peer: caller(peer), outcome, error };
     if let Err(e) = tokio::task::block_in_place(|| daemon.house.ledger.append(None, vec![event])) {
         tracing::error!(error = %crate::failure::chain(&e), method, "a call could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_and_baselines_are_roots_and_looking_at_them_is_no_event() {
+        for (method, command, recorded) in [
+            (ListBackups::NAME, "backup", false),
+            (CreateBackup::NAME, "backup", true),
+            (ListBaselines::NAME, "baseline", false),
+            (ExportBaseline::NAME, "baseline", true),
+        ] {
+            let right = right_of(method);
+            assert_eq!(right, Some(Right::Command(command)), "{method}");
+            assert_eq!(right.map(|right| is_recorded(method, right)), Some(recorded), "{method}");
+        }
+        assert!(!is_recorded(Status::NAME, Right::Read));
+        assert_eq!(right_of("org.guardd.Control.Nothing"), None);
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn missing(asked: &Path, here: &Path) -> Problem {
     } else {
         format!("{} does not exist", show(here))
     };
-    let fix = "create it with `guardctl init DIR`, or name another with --config or GUARDD_CONFIG";
+    let fix = "create it with `guardctl init DIR`, or name another with GUARDD_CONFIG";
     problem(asked, what, fix)
 }
 

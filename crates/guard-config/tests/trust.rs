@@ -239,7 +239,7 @@ fn links_that_lead_nowhere() {
     symlink("../gone/x.toml", etc.at("guardd.toml")).unwrap();
     assert_eq!(
         etc.said(),
-        "DIR/etc/guardd.toml: DIR/gone does not exist | create it with `guardctl init DIR`, or name another with --config or GUARDD_CONFIG\n"
+        "DIR/etc/guardd.toml: DIR/gone does not exist | create it with `guardctl init DIR`, or name another with GUARDD_CONFIG\n"
     );
 }
 
@@ -250,7 +250,7 @@ fn what_is_no_file() {
     fs::remove_file(&main).unwrap();
     assert_eq!(
         etc.said(),
-        "DIR/etc/guardd.toml: there is no such file | create it with `guardctl init DIR`, or name another with --config or GUARDD_CONFIG\n"
+        "DIR/etc/guardd.toml: there is no such file | create it with `guardctl init DIR`, or name another with GUARDD_CONFIG\n"
     );
     fs::create_dir(&main).unwrap();
     assert_eq!(
@@ -269,7 +269,7 @@ fn what_is_no_file() {
     let nowhere = load(Path::new("/nonexistent/a/guardd.toml")).unwrap_err();
     assert_eq!(
         etc.plain(&nowhere),
-        "/nonexistent/a/guardd.toml: /nonexistent does not exist | create it with `guardctl init DIR`, or name another with --config or GUARDD_CONFIG\n"
+        "/nonexistent/a/guardd.toml: /nonexistent does not exist | create it with `guardctl init DIR`, or name another with GUARDD_CONFIG\n"
     );
     assert!(load(Path::new("")).is_err());
     assert!(load(Path::new("/")).is_err());

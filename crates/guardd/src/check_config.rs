@@ -35,6 +35,9 @@ pub(crate) fn run(asked: &CheckConfig) -> Result<Exit, Failure> {
                 }
                 let files = loaded.files.len();
                 println!("the configuration is good ({files} {})", if files == 1 { "file" } else { "files" });
+                if loaded.config.environments.is_empty() {
+                    println!("nothing is guarded: it names no environment; `guardctl init DIR` proposes one");
+                }
                 for notice in &loaded.notices {
                     println!("\nnotice: {notice}");
                 }

@@ -317,6 +317,11 @@ fn check_config_tells_good_from_bad_in_text_and_json() {
     assert!(text_of(&done).contains("the configuration is good (1 file)"), "{}", text_of(&done));
     let said: Value = serde_json::from_slice(&check(&["--json"]).stdout).unwrap();
     assert_eq!((&said["ok"], &said["environments"][0]), (&true.into(), &ENV.into()));
+    assert!(!text_of(&done).contains("nothing is guarded"), "{}", text_of(&done));
+    stage.write_config("version = 1\n");
+    let done = check(&[]);
+    assert_eq!(done.status.code(), Some(0), "{}", text_of(&done));
+    assert!(text_of(&done).contains("nothing is guarded"), "{}", text_of(&done));
     stage.write_config("version = 1\n[environments.a]\nroot = \"relative\"\nnonsense = 1\n");
     let done = check(&[]);
     assert_eq!(done.status.code(), Some(2));

@@ -143,37 +143,36 @@ impl Root {
 /// What marks are changed through: opened where flags are to be changed, which takes it.
 struct Hand<'h> {
     handle: BorrowedFd<'h>,
-    opened: Option<OwnedFd>,
-    /// Why it is not opened, where it had to be.
-    refused: WhyNoFlags,
+    /// Or why it is not; where no flag is concerned, nobody asks.
+    opened: Result<OwnedFd, WhyNoFlags>,
 }
 
 impl<'h> Hand<'h> {
     /// # Errors
     /// Where it cannot be opened for another reason than that this process may not, or not now.
     fn on(handle: BorrowedFd<'h>, stat: &Stat, found: Marks, wanted: Marks) -> io::Result<Self> {
-        let mut hand = Self { handle, opened: None, refused: WhyNoFlags::Unsupported };
-        if found.flags | wanted.flags != 0 {
-            let how = if stat.kind == FileType::Directory { How::List } else { How::Read };
-            match procfd::reopen(handle, how).map_err(FlagsError::of) {
-                Ok(file) => hand.opened = Some(file),
-                Err(FlagsError::Not(why)) => hand.refused = why,
-                Err(FlagsError::Io(e)) => return Err(e),
-            }
+        if found.flags | wanted.flags == 0 {
+            return Ok(Self { handle, opened: Err(WhyNoFlags::Unsupported) });
         }
-        Ok(hand)
+        let how = if stat.kind == FileType::Directory { How::List } else { How::Read };
+        let opened = match procfd::reopen(handle, how).map_err(FlagsError::of) {
+            Ok(file) => Ok(file),
+            Err(FlagsError::Not(why)) => Err(why),
+            Err(FlagsError::Io(e)) => return Err(e),
+        };
+        Ok(Self { handle, opened })
     }
 
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         match &self.opened {
-            Some(file) => procfd::set_mode_of_opened(file.as_fd(), mode),
-            None => procfd::set_mode(self.handle, mode),
+            Ok(file) => procfd::set_mode_of_opened(file.as_fd(), mode),
+            Err(_) => procfd::set_mode(self.handle, mode),
         }
     }
 
     /// Sets the flags of [`BINDING`].
     fn set_flags(&self, wanted: u32) -> Result<(), FlagsError> {
-        let file = self.opened.as_ref().ok_or(FlagsError::Not(self.refused))?;
+        let file = self.opened.as_ref().map_err(|why| FlagsError::Not(*why))?;
         flags::set(file.as_fd(), BINDING, wanted).map(|_| ()).map_err(FlagsError::of)
     }
 }

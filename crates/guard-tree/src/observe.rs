@@ -205,9 +205,7 @@ impl<'a> Observer<'a> {
             }
         }
         if let Content::Glance = content {
-            return Ok(
-                stat::child(dir, name).map_or_else(|e| Sight::missing("stat", &e), |s| Sight::glance(&s))
-            );
+            return Ok(Sight::glance(stat::child(dir, name)));
         }
         if let Content::IfDiffers(expected) = content {
             // The short way for what a sweep does a hundred thousand times.
@@ -229,8 +227,7 @@ impl<'a> Observer<'a> {
 
     fn located(&mut self, handle: BorrowedFd<'_>, content: Content<'_>) -> Result<Sight, Again> {
         if let Content::Glance = content {
-            let stat = stat::of(handle);
-            return Ok(stat.map_or_else(|e| Sight::missing("stat", &e), |s| Sight::glance(&s)));
+            return Ok(Sight::glance(stat::of(handle)));
         }
         let stat = match self.stat(handle) {
             Ok(stat) => stat,
@@ -365,8 +362,11 @@ impl Sight {
         }
     }
 
-    fn glance(stat: &Stat) -> Self {
-        Self::present(stat, None, Vec::new(), None)
+    fn glance(stat: io::Result<Stat>) -> Self {
+        match stat {
+            Ok(stat) => Self::present(&stat, None, Vec::new(), None),
+            Err(e) => Self::missing("stat", &e),
+        }
     }
 
     fn unreadable(stat: Option<&Stat>, xattrs: Vec<(Vec<u8>, Vec<u8>)>, why: String) -> Self {

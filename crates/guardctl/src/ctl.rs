@@ -40,6 +40,13 @@ pub(crate) struct Ctl {
     client: Option<Client>,
 }
 
+/// The time at which something is shown. Not that of the start: an answer may have taken minutes, and what
+/// happened meanwhile is not in the future.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
 impl Ctl {
     pub(crate) fn new(globals: &Globals) -> Self {
         Self {
@@ -50,14 +57,6 @@ impl Ctl {
             out: BufWriter::new(io::stdout()),
             client: None,
         }
-    }
-
-    /// The time at which something is shown. Not that of the start: an answer may have taken minutes, and what
-    /// happened meanwhile is not in the future.
-    #[expect(clippy::unused_self, reason = "the clock belongs to what talks to the world outside")]
-    pub(crate) fn now(&self) -> Time {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Time(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 
     /// The colours for data.

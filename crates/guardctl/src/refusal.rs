@@ -114,7 +114,7 @@ fn advise(failure: Failure, method: &str, known: &Known, version: Option<&str>) 
                     "or allow it to a group, in guardd.toml under [daemon.allow]: {key} = [\"GROUP\"]"
                 )),
                 // Not for the group, and given to nobody.
-                None if method.ends_with(".ExportBaseline") => failure,
+                None if method.ends_with(".ExportBaseline") || method.ends_with(".ListBaselines") => failure,
                 None => failure.hint("or become a member of the group guardd, which may read"),
             }
         }
@@ -146,7 +146,7 @@ fn allow_key(method: &str) -> Option<&'static str> {
         "Rollback" => Some("rollback"),
         "Cancel" => Some("cancel"),
         "InitBackup" | "CreateBackup" | "VerifyBackup" | "DrillBackup" | "PruneBackups" | "PinBackup"
-        | "ExportBackup" => Some("backup"),
+        | "ListBackups" | "ExportBackup" => Some("backup"),
         _ => None,
     }
 }

@@ -52,5 +52,5 @@ pub(crate) fn dispatch(ctl: &mut Ctl, command: Command) -> Outcome {
 }
 
 fn look(ctl: &Ctl) -> Look {
-    Look { paint: ctl.paint(), now: ctl.now() }
+    Look { paint: ctl.paint(), now: crate::ctl::now() }
 }

@@ -48,18 +48,18 @@ pub(super) fn lock(subject: &Subject) -> Gate {
 /// Every byte as the baseline has it.
 pub(super) fn integrity(subject: &Subject, checked: Option<&Result<CheckResult, Known>>) -> Gate {
     let by_hand = format!("guardctl check {}", subject.ward.name);
-    let (verdict, evidence) = match (checked, &subject.state.baseline) {
-        (Some(Ok(r)), _) if r.clean => {
+    let (verdict, evidence) = match (checked, &subject.rootless, &subject.state.baseline) {
+        (Some(Ok(r)), ..) if r.clean => {
             (Verdict::Pass, format!("{} files are as baseline {} has them", r.files, r.generation))
         }
-        (Some(Ok(r)), _) if r.findings_total == 0 => (Verdict::Unknown, unread(r)),
-        (Some(Ok(r)), _) => (Verdict::Fail, differing(r)),
-        (Some(Err(known)), _) => (Verdict::Unknown, super::told(known)),
-        (None, _) if subject.rootless.is_some() => {
-            (Verdict::Fail, subject.rootless.clone().unwrap_or_default())
+        (Some(Ok(r)), ..) if r.findings_total == 0 => (Verdict::Unknown, unread(r)),
+        (Some(Ok(r)), ..) => (Verdict::Fail, differing(r)),
+        (Some(Err(known)), ..) => (Verdict::Unknown, super::told(known)),
+        (None, Some(why), _) => (Verdict::Fail, why.clone()),
+        (None, None, None) => (Verdict::Pass, NEVER.to_owned()),
+        (None, None, Some(_)) => {
+            (Verdict::Pass, "unlocked: what changes is recorded under the window".to_owned())
         }
-        (None, None) => (Verdict::Pass, NEVER.to_owned()),
-        (None, Some(_)) => (Verdict::Pass, "unlocked: what changes is recorded under the window".to_owned()),
     };
     gate("integrity", "", verdict, evidence, by_hand)
 }

@@ -244,9 +244,7 @@ mod tests {
             survey.originals.push(path(text), original);
         }
         survey.originals.sort();
-        if let (names, true) = (u32::try_from(paths.len()).unwrap(), paths.len() > 1) {
-            survey.names_inside.insert(identity, names);
-        }
+        survey.names_inside.insert(identity, u32::try_from(paths.len()).unwrap());
         survey.confirm_links(root, walked);
         survey
     }

@@ -11,6 +11,8 @@ pub(crate) enum Right {
     Read,
     /// The daemon's own user, or a group that `[daemon.allow]` gives this command.
     Command(&'static str),
+    /// The same, to look at what that command is about.
+    Look(&'static str),
 }
 
 /// The daemon's own user, its readers' group, and what groups were given.
@@ -46,7 +48,9 @@ impl Authority {
             Right::Read => {
                 self.readers.is_some_and(|g| peer.in_group(g)) || self.allowed.values().any(|g| in_any(g))
             }
-            Right::Command(command) => self.allowed.get(command).is_some_and(|g| in_any(g)),
+            Right::Command(command) | Right::Look(command) => {
+                self.allowed.get(command).is_some_and(|g| in_any(g))
+            }
         }
     }
 }
@@ -72,6 +76,7 @@ mod tests {
         assert!(a.permits(&reader, Right::Read) && !a.permits(&reader, Right::Command("ack")));
         assert!(a.permits(&acker, Right::Command("ack")) && a.permits(&acker, Right::Read));
         assert!(!a.permits(&acker, Right::Command("lock")));
+        assert!(a.permits(&acker, Right::Look("ack")) && !a.permits(&reader, Right::Look("ack")));
         assert!(!a.permits(&stranger, Right::Read) && !a.permits(&stranger, Right::Command("ack")));
     }
 }

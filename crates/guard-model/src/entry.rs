@@ -65,12 +65,19 @@ impl<'de> Deserialize<'de> for Stamp {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
+impl Digest {
+    /// Gives it in hexadecimal, without an allocation: it is written some hundred thousand times with each baseline.
+    pub fn text<T>(&self, with: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; 64];
+        // Neither can fail: it is twice as long, and of digits.
+        hex::encode_to_slice(self.0, &mut text).ok();
+        with(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Written some hundred thousand times with each baseline: without an allocation.
-        let mut text = [0; 64];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        self.text(|text| f.write_str(text))
     }
 }
 
@@ -82,7 +89,7 @@ impl fmt::Debug for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        self.text(|text| s.serialize_str(text))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Paths beneath a root: raw bytes inside, safe text outside.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -138,9 +139,16 @@ impl RelPath {
     }
 }
 
+impl RelPath {
+    /// As it is shown: the root is `.`.
+    fn escaped(&self) -> Cow<'_, str> {
+        if self.is_root() { ".".into() } else { escaped(&self.0) }
+    }
+}
+
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&if self.is_root() { ".".to_owned() } else { escape(&self.0) })
+        f.write_str(&self.escaped())
     }
 }
 
@@ -152,7 +160,7 @@ impl fmt::Debug for RelPath {
 
 impl Serialize for RelPath {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        s.serialize_str(&self.escaped())
     }
 }
 
@@ -169,9 +177,13 @@ impl<'de> Deserialize<'de> for RelPath {
 /// `\xNN` byte by byte.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
+    escaped(bytes).into_owned()
+}
+
+fn escaped(bytes: &[u8]) -> Cow<'_, str> {
     if bytes.iter().all(|&b| matches!(b, b' '..=b'~') && b != b'\\') {
         // Nearly every path there is.
-        return String::from_utf8_lossy(bytes).into_owned();
+        return String::from_utf8_lossy(bytes);
     }
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -186,7 +198,7 @@ pub fn escape(bytes: &[u8]) -> String {
         }
         push_hex(&mut out, chunk.invalid());
     }
-    out
+    out.into()
 }
 
 /// Characters that show nothing themselves and change how others are shown

@@ -1,44 +1,68 @@
 //! What a generation says for people and their tools: `undo.jsonl` and `SHA256SUMS`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use guard_model::Digest;
 use guard_model::baseline::Totals;
 
-use super::runs::Row;
+use super::codec::Malformed;
+use super::table::Rows;
 use super::writer::Output;
-use super::{SUMS, UNDO, codec, sums};
+use super::{RECORDS, SUMS, UNDO, codec, sums};
 use crate::error::{Damage, StoreError};
 
-/// Both files being written, and what their records add up to.
+/// How many times as long as records their lines mostly are.
+const UNDO_TIMES: usize = 5;
+const SUMS_TIMES: usize = 2;
+
+/// The lines of some records, and what these add up to.
 pub(super) struct Lines {
-    dir: PathBuf,
-    undo: Output,
-    sha256sums: Output,
+    undo: Vec<u8>,
+    sha256sums: Vec<u8>,
     totals: Totals,
-    line: Vec<u8>,
 }
 
 impl Lines {
+    /// Those of a block of records.
+    pub(super) fn of(block: &[u8]) -> Result<Self, StoreError> {
+        let malformed =
+            |e: Malformed| StoreError::damaged(Path::new(RECORDS), Damage::Format { what: e.0, at: 0 });
+        let mut lines = Self {
+            undo: Vec::with_capacity(block.len() * UNDO_TIMES),
+            sha256sums: Vec::with_capacity(block.len() * SUMS_TIMES),
+            totals: Totals::default(),
+        };
+        for row in Rows::new(block) {
+            let record = row.and_then(|(key, body)| codec::record(key, body)).map_err(malformed)?;
+            lines.totals.add(&record.entry);
+            serde_json::to_writer(&mut lines.undo, &record)
+                .map_err(|source| StoreError::Json { what: "a baseline record", source })?;
+            lines.undo.push(b'\n');
+            sums::put_line(&mut lines.sha256sums, &record);
+        }
+        Ok(lines)
+    }
+}
+
+/// Both files being written.
+pub(super) struct LinesOutput {
+    undo: Output,
+    sha256sums: Output,
+    totals: Totals,
+}
+
+impl LinesOutput {
     pub(super) fn create(dir: &Path) -> Result<Self, StoreError> {
         let undo = Output::create(dir.join(UNDO))?;
         let sha256sums = Output::create(dir.join(SUMS))?;
-        Ok(Self { dir: dir.to_owned(), undo, sha256sums, totals: Totals::default(), line: Vec::new() })
+        Ok(Self { undo, sha256sums, totals: Totals::default() })
     }
 
-    /// Rows come in order.
-    pub(super) fn put(&mut self, row: &Row) -> Result<(), StoreError> {
-        let record = codec::record(row.key(), &row.body)
-            .map_err(|e| StoreError::damaged(&self.dir, Damage::Format { what: e.0, at: 0 }))?;
-        self.totals.add(&record.entry);
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, &record)
-            .map_err(|source| StoreError::Json { what: "a baseline record", source })?;
-        self.line.push(b'\n');
-        self.undo.write(&self.line)?;
-        self.line.clear();
-        sums::put_line(&mut self.line, &record);
-        self.sha256sums.write(&self.line)
+    /// Lines come in order.
+    pub(super) fn put(&mut self, lines: &Lines) -> Result<(), StoreError> {
+        self.totals += lines.totals;
+        self.undo.write(&lines.undo)?;
+        self.sha256sums.write(&lines.sha256sums)
     }
 
     /// Their digests: `undo.jsonl`, `SHA256SUMS`.

@@ -3,13 +3,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, BufWriter, Read, Write as _};
+use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use guard_model::baseline::BaselineRecord;
 
 use super::codec::{Input, Key, key_of, put_body, put_bytes};
+use super::table::{OTHER_PARENT, put_parent};
 use crate::durable;
 use crate::error::{Damage, StoreError};
 
@@ -17,8 +20,8 @@ use crate::error::{Damage, StoreError};
 const HELD_BYTES: usize = 8 * 1024 * 1024;
 const BUFFER: usize = 64 * 1024;
 
-/// A row taken apart.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A row taken apart. Its buffers are used again for the next one.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) parent: Vec<u8>,
     pub(super) name: Vec<u8>,
@@ -32,21 +35,41 @@ impl Row {
 }
 
 /// Records in their compact form, in any order: encoded wherever there is time for it, and given to a
-/// [`BaselineWriter`](super::BaselineWriter) together.
+/// [`BaselineWriter`](super::BaselineWriter) together. Those of one directory that come one after the other are sorted
+/// among themselves alone, which is far less work than to sort all of them by whole paths.
 #[derive(Debug, Default)]
 pub struct EncodedRecords {
+    /// Names with bodies, and parents.
     held: Vec<u8>,
-    /// Where each row starts in `held`.
+    groups: Vec<Group>,
+    /// Where the name of each row starts in `held`.
     starts: Vec<usize>,
     body: Vec<u8>,
+}
+
+/// Rows that have their parent in common.
+#[derive(Debug, Clone)]
+struct Group {
+    /// In `held`.
+    parent: Range<usize>,
+    /// In `starts`.
+    rows: Range<usize>,
 }
 
 impl EncodedRecords {
     /// Takes one more.
     pub fn push(&mut self, record: &BaselineRecord) {
         let (parent, name) = key_of(&record.path);
+        if self.groups.last().is_none_or(|group| self.parent(group) != parent) {
+            let from = self.held.len();
+            self.held.extend_from_slice(parent);
+            let rows = self.starts.len()..self.starts.len();
+            self.groups.push(Group { parent: from..self.held.len(), rows });
+        }
         self.starts.push(self.held.len());
-        put_bytes(&mut self.held, parent);
+        if let Some(group) = self.groups.last_mut() {
+            group.rows.end = self.starts.len();
+        }
         put_bytes(&mut self.held, name);
         self.body.clear();
         put_body(&mut self.body, record);
@@ -60,9 +83,44 @@ impl EncodedRecords {
     }
 
     fn append(&mut self, other: &Self) {
-        let before = self.held.len();
+        let (bytes, rows) = (self.held.len(), self.starts.len());
         self.held.extend_from_slice(&other.held);
-        self.starts.extend(other.starts.iter().map(|start| before + start));
+        self.starts.extend(other.starts.iter().map(|start| bytes + start));
+        self.groups.extend(other.groups.iter().map(|group| Group {
+            parent: bytes + group.parent.start..bytes + group.parent.end,
+            rows: rows + group.rows.start..rows + group.rows.end,
+        }));
+    }
+
+    fn parent(&self, group: &Group) -> &[u8] {
+        self.held.get(group.parent.clone()).unwrap_or_default()
+    }
+
+    /// The name of a row, and the row from its name on.
+    fn row(&self, start: usize) -> (&[u8], &[u8]) {
+        let rest = self.held.get(start..).unwrap_or_default();
+        let mut input = Input(rest);
+        // Both were written here, so they are there.
+        let name = input.bytes().unwrap_or_default();
+        input.bytes().unwrap_or_default();
+        (name, rest.get(..rest.len().saturating_sub(input.0.len())).unwrap_or_default())
+    }
+
+    /// Gives every row in order: its parent where that is another than that of the row before, and it from its name on.
+    /// Of two rows of one path the later one comes later.
+    fn in_order<E>(&self, mut each: impl FnMut(Option<&[u8]>, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut groups: Vec<&Group> = self.groups.iter().collect();
+        groups.sort_by(|a, b| self.parent(a).cmp(self.parent(b)));
+        let mut rows = Vec::new();
+        for siblings in groups.chunk_by(|a, b| self.parent(a) == self.parent(b)) {
+            rows.clear();
+            let starts = siblings.iter().flat_map(|group| self.starts.get(group.rows.clone()));
+            rows.extend(starts.flatten().map(|&start| self.row(start)));
+            rows.sort_by_key(|(name, _)| *name);
+            let mut parent = siblings.first().map(|group| self.parent(group));
+            rows.iter().try_for_each(|(_, row)| each(parent.take(), row))?;
+        }
+        Ok(())
     }
 }
 
@@ -79,26 +137,15 @@ impl FullRun {
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn write(mut self) -> Result<(), StoreError> {
-        let held = &self.rows.held;
-        let key = |start: usize| {
-            let mut input = Input(held.get(start..).unwrap_or_default());
-            // Both were just written here, so they are there.
-            (input.bytes().unwrap_or_default(), input.bytes().unwrap_or_default())
-        };
-        // Stable, so that of two rows of one path the later one stays later.
-        self.rows.starts.sort_by(|&a, &b| key(a).cmp(&key(b)));
+    pub fn write(self) -> Result<(), StoreError> {
         let failed = || StoreError::io("write", &self.path);
         let mut out = BufWriter::with_capacity(BUFFER, durable::create_new(&self.path, 0o600)?);
-        for &start in &self.rows.starts {
-            let rest = held.get(start..).unwrap_or_default();
-            let mut input = Input(rest);
-            for _ in 0..3 {
-                input.bytes().unwrap_or_default();
-            }
-            let length = rest.len().saturating_sub(input.0.len());
-            out.write_all(rest.get(..length).unwrap_or_default()).map_err(failed())?;
-        }
+        let mut begin = Vec::new();
+        self.rows.in_order(|parent, row| {
+            begin.clear();
+            put_parent(&mut begin, parent);
+            out.write_all(&begin).and_then(|()| out.write_all(row)).map_err(failed())
+        })?;
         out.flush().map_err(failed())
     }
 }
@@ -144,12 +191,14 @@ impl Sorter {
             self.take().write()?;
         }
         let mut merge = Merge { runs: Vec::new(), heap: BinaryHeap::new(), pushed: self.rows };
-        for path in std::mem::take(&mut self.runs) {
+        for (number, path) in std::mem::take(&mut self.runs).into_iter().enumerate() {
             let file = File::open(&path).map_err(StoreError::io("open", &path))?;
-            merge.runs.push(Run { from: BufReader::with_capacity(BUFFER, file), path });
-        }
-        for index in 0..merge.runs.len() {
-            merge.refill(index)?;
+            let mut run = Run { from: BufReader::with_capacity(BUFFER, file), path };
+            let mut next = Next { run: number, ..Next::default() };
+            if run.read(&mut next)? {
+                merge.heap.push(Reverse(next));
+            }
+            merge.runs.push(run);
         }
         Ok(merge)
     }
@@ -160,45 +209,50 @@ struct Run {
     path: PathBuf,
 }
 
-/// Parent, name, the run it comes from, body: the order in which rows leave.
-type Next = (Vec<u8>, Vec<u8>, usize, Vec<u8>);
+/// The next row of a run, in the order in which rows leave.
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Next {
+    parent: Vec<u8>,
+    name: Vec<u8>,
+    run: usize,
+    body: Vec<u8>,
+}
 
 /// Rows in order.
 pub(super) struct Merge {
     runs: Vec<Run>,
-    /// The next row of each run; among equal keys the earlier run first.
     heap: BinaryHeap<Reverse<Next>>,
     /// How many were pushed, repetitions among them.
     pub(super) pushed: usize,
 }
 
 impl Merge {
-    pub(super) fn next(&mut self) -> Result<Option<Row>, StoreError> {
-        let Some(mut row) = self.pop()? else { return Ok(None) };
-        loop {
-            let again = self
-                .heap
-                .peek()
-                .is_some_and(|Reverse((parent, name, ..))| (parent.as_slice(), name.as_slice()) == row.key());
-            match again {
-                true => row = self.pop()?.unwrap_or(row),
-                false => return Ok(Some(row)),
-            }
+    /// The next row, in place of what `row` was. False at the end.
+    pub(super) fn next(&mut self, row: &mut Row) -> Result<bool, StoreError> {
+        if !self.pop(row)? {
+            return Ok(false);
         }
+        while self.heap.peek().is_some_and(|Reverse(next)| (&*next.parent, &*next.name) == row.key()) {
+            self.pop(row)?;
+        }
+        Ok(true)
     }
 
-    fn pop(&mut self) -> Result<Option<Row>, StoreError> {
-        let Some(Reverse((parent, name, index, body))) = self.heap.pop() else { return Ok(None) };
-        self.refill(index)?;
-        Ok(Some(Row { parent, name, body }))
-    }
-
-    fn refill(&mut self, index: usize) -> Result<(), StoreError> {
-        let Some(run) = self.runs.get_mut(index) else { return Ok(()) };
-        if let Some(row) = run.row()? {
-            self.heap.push(Reverse((row.parent, row.name, index, row.body)));
+    fn pop(&mut self, row: &mut Row) -> Result<bool, StoreError> {
+        let Some(mut top) = self.heap.peek_mut() else { return Ok(false) };
+        let Reverse(next) = &mut *top;
+        // Stays there, for rows that have it in common.
+        row.parent.clone_from(&next.parent);
+        std::mem::swap(&mut row.name, &mut next.name);
+        std::mem::swap(&mut row.body, &mut next.body);
+        let more = match self.runs.get_mut(next.run) {
+            Some(run) => run.read(next)?,
+            None => false,
+        };
+        if !more {
+            PeekMut::pop(top);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes the runs from the disk.
@@ -208,41 +262,44 @@ impl Merge {
 }
 
 impl Run {
-    fn row(&mut self) -> Result<Option<Row>, StoreError> {
-        let Some(parent) = self.bytes(true)? else { return Ok(None) };
-        let name = self.bytes(false)?.unwrap_or_default();
-        let body = self.bytes(false)?.unwrap_or_default();
-        Ok(Some(Row { parent, name, body }))
+    /// The row after `next`, in its place. False at the end.
+    fn read(&mut self, next: &mut Next) -> Result<bool, StoreError> {
+        match self.byte()? {
+            None => return Ok(false),
+            Some(OTHER_PARENT) => self.bytes(&mut next.parent)?,
+            Some(_) => {}
+        }
+        self.bytes(&mut next.name)?;
+        self.bytes(&mut next.body)?;
+        Ok(true)
     }
 
-    /// A length and that many bytes; `None` at the end where one is allowed.
-    fn bytes(&mut self, may_end: bool) -> Result<Option<Vec<u8>>, StoreError> {
-        let failed = || StoreError::io("read", &self.path);
+    fn byte(&mut self) -> Result<Option<u8>, StoreError> {
+        let byte = self.from.fill_buf().map_err(StoreError::io("read", &self.path))?.first().copied();
+        self.from.consume(usize::from(byte.is_some()));
+        Ok(byte)
+    }
+
+    /// A length and that many bytes.
+    fn bytes(&mut self, into: &mut Vec<u8>) -> Result<(), StoreError> {
         let mut length = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = match self.from.fill_buf().map_err(failed())?.first() {
-                Some(&byte) => byte,
-                None if may_end && shift == 0 => return Ok(None),
-                None => return Err(self.short()),
-            };
-            self.from.consume(1);
+            let byte = self.byte()?.ok_or_else(|| self.short())?;
             length |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 break;
             }
         }
+        into.clear();
+        let failed = || StoreError::io("read", &self.path);
         let there = self.from.fill_buf().map_err(failed())?;
         if let Some(bytes) = usize::try_from(length).ok().and_then(|length| there.get(..length)) {
-            let bytes = bytes.to_vec();
-            self.from.consume(bytes.len());
-            return Ok(Some(bytes));
+            into.extend_from_slice(bytes);
+            self.from.consume(into.len());
+            return Ok(());
         }
-        let mut bytes = Vec::new();
-        let got = (&mut self.from).take(length).read_to_end(&mut bytes).map_err(failed())?;
-        if got as u64 != length {
-            return Err(self.short());
-        }
-        Ok(Some(bytes))
+        let got = (&mut self.from).take(length).read_to_end(into).map_err(failed())?;
+        if got as u64 == length { Ok(()) } else { Err(self.short()) }
     }
 
     fn short(&self) -> StoreError {

@@ -8,7 +8,6 @@ use guard_model::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::codec::{Input, Key, Malformed, put_bytes, put_number};
-use super::runs::Row;
 
 /// What the file starts and ends with.
 pub(super) const MAGIC: &[u8; 16] = b"guardd-records1\n";
@@ -16,6 +15,9 @@ pub(super) const MAGIC: &[u8; 16] = b"guardd-records1\n";
 pub(super) const FOOTER: u64 = 8 * 3 + 16;
 /// A block is closed once it holds this much.
 const BLOCK: usize = 16 * 1024;
+/// What a row starts with.
+pub(super) const OTHER_PARENT: u8 = 0;
+pub(super) const SAME_PARENT: u8 = 1;
 
 type OwnedKey = (Box<[u8]>, Box<[u8]>);
 
@@ -31,6 +33,17 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn first_key(&self) -> Key<'_> {
         (&self.first.0, &self.first.1)
+    }
+}
+
+/// The beginning of a row; `None` where the row before has the same parent.
+pub(super) fn put_parent(out: &mut Vec<u8>, parent: Option<&[u8]>) {
+    match parent {
+        Some(parent) => {
+            out.push(OTHER_PARENT);
+            put_bytes(out, parent);
+        }
+        None => out.push(SAME_PARENT),
     }
 }
 
@@ -55,19 +68,18 @@ impl Layout {
     }
 
     /// Takes a row; gives a block to write once one is full.
-    pub(super) fn push(&mut self, row: &Row) -> Option<Vec<u8>> {
-        if self.first.is_some() && self.parent == row.parent {
-            self.block.push(1);
-        } else {
-            self.block.push(0);
-            put_bytes(&mut self.block, &row.parent);
-            self.parent.clone_from(&row.parent);
+    pub(super) fn push(&mut self, (parent, name): Key<'_>, body: &[u8]) -> Option<Vec<u8>> {
+        let same = self.first.is_some() && self.parent == parent;
+        put_parent(&mut self.block, (!same).then_some(parent));
+        if !same {
+            self.parent.clear();
+            self.parent.extend_from_slice(parent);
         }
         if self.first.is_none() {
-            self.first = Some((row.parent.as_slice().into(), row.name.as_slice().into()));
+            self.first = Some((parent.into(), name.into()));
         }
-        put_bytes(&mut self.block, &row.name);
-        put_bytes(&mut self.block, &row.body);
+        put_bytes(&mut self.block, name);
+        put_bytes(&mut self.block, body);
         self.rows_in_block += 1;
         self.rows += 1;
         (self.block.len() >= BLOCK).then(|| self.close()).flatten()
@@ -146,8 +158,8 @@ impl<'a> Rows<'a> {
 
     fn row(&mut self) -> Result<(Key<'a>, &'a [u8]), Malformed> {
         match self.input.byte()? {
-            0 => self.parent = self.input.bytes()?,
-            1 => {}
+            OTHER_PARENT => self.parent = self.input.bytes()?,
+            SAME_PARENT => {}
             _ => return Err(Malformed("an unknown kind of row")),
         }
         Ok(((self.parent, self.input.bytes()?), self.input.bytes()?))
@@ -180,12 +192,9 @@ mod tests {
         let mut layout = Layout::default();
         let mut out = layout.begin().to_vec();
         for r in records {
-            let (parent, name) = key_of(&r.path);
             let mut body = Vec::new();
             put_body(&mut body, r);
-            out.extend(
-                layout.push(&Row { parent: parent.into(), name: name.into(), body }).unwrap_or_default(),
-            );
+            out.extend(layout.push(key_of(&r.path), &body).unwrap_or_default());
         }
         let (last, end) = layout.finish();
         out.extend(last.unwrap_or_default());

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
+use std::thread::{self, ScopedJoinHandle};
 
 use guard_model::baseline::{Ancestor, BaselineRecord, FileDigests, Manifest, Totals};
 use guard_model::policy::PatternText;
 use guard_model::{Digest, RelPath, Seal, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::lines::Lines;
+use super::lines::{Lines, LinesOutput};
 use super::runs::{EncodedRecords, FullRun, Merge, Row, Sorter};
 use super::table::Layout;
 use super::{MANIFEST, RECORDS, SIGNATURE, generations};
@@ -145,73 +146,83 @@ impl BaselineWriter {
     }
 }
 
-/// From so many records on their lines are made by a thread of their own.
-const WORTH_A_THREAD: usize = 10_000;
-/// Rows that it is given together, and how often before it has to have caught up.
-const TOGETHER: usize = 256;
-const AHEAD: usize = 8;
+/// From so many records on their lines are made and written by threads of their own.
+const WORTH_THREADS: usize = 10_000;
+/// Blocks that each of them is given before it has to have caught up.
+const AHEAD: usize = 16;
+
+/// Digests of `undo.jsonl` and `SHA256SUMS`, and what all records add up to.
+type Beside = (Digest, Digest, Totals);
 
 pub(super) fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, Totals), StoreError> {
     let records = Output::create(dir.join(RECORDS))?;
-    let mut lines = Lines::create(dir)?;
+    let mut lines = LinesOutput::create(dir)?;
     let mut merge = sorter.finish()?;
-    let (records, (undo, sha256sums, totals)) = if merge.pushed < WORTH_A_THREAD {
-        let records = write_rows(records, &mut merge, |row| lines.put(&row))?;
+    let (records, (undo, sha256sums, totals)) = if merge.pushed < WORTH_THREADS {
+        let records = write_blocks(records, &mut merge, |block| lines.put(&Lines::of(&block)?))?;
         (records, lines.finish()?)
     } else {
-        write_both(records, &mut merge, lines)?
+        write_side_by_side(records, &mut merge, lines)?
     };
     merge.remove_runs()?;
     Ok((FileDigests { sha256sums, undo, records }, totals))
 }
 
-/// The records here, their lines beside it.
-fn write_both(
+/// The records here; beside it one thread makes their lines, and another one writes those.
+fn write_side_by_side(
     records: Output,
     merge: &mut Merge,
-    mut lines: Lines,
-) -> Result<(Digest, (Digest, Digest, Totals)), StoreError> {
-    std::thread::scope(|scope| {
-        let (send, receive) = sync_channel::<Vec<Row>>(AHEAD);
-        let beside = scope.spawn(move || {
-            for rows in receive {
-                rows.iter().try_for_each(|row| lines.put(row))?;
-            }
-            lines.finish()
+    mut output: LinesOutput,
+) -> Result<(Digest, Beside), StoreError> {
+    // Where nobody takes what is sent any more, whoever should says itself why.
+    thread::scope(|scope| {
+        let (blocks, blocks_come) = sync_channel::<Vec<u8>>(AHEAD);
+        let (lines, lines_come) = sync_channel(AHEAD);
+        let makes = scope.spawn(move || {
+            blocks_come.into_iter().try_for_each(|block| {
+                lines.send(Lines::of(&block)?).ok();
+                Ok::<(), StoreError>(())
+            })
         });
-        let mut together = Vec::with_capacity(TOGETHER);
-        let written = write_rows(records, merge, |row| {
-            together.push(row);
-            if together.len() == TOGETHER {
-                // Where nobody takes them any more it says itself why.
-                send.send(std::mem::replace(&mut together, Vec::with_capacity(TOGETHER))).ok();
-            }
+        let writes = scope.spawn(move || {
+            lines_come.into_iter().try_for_each(|lines| output.put(&lines))?;
+            output.finish()
+        });
+        let written = write_blocks(records, merge, |block| {
+            blocks.send(block).ok();
             Ok(())
         });
-        if written.is_ok() {
-            send.send(together).ok();
-        }
-        drop(send);
-        let lines = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok((written?, lines?))
+        drop(blocks);
+        let made = joined(makes);
+        let beside = joined(writes);
+        made?;
+        Ok((written?, beside?))
     })
 }
 
-fn write_rows(
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn write_blocks(
     mut records: Output,
     merge: &mut Merge,
-    mut each: impl FnMut(Row) -> Result<(), StoreError>,
+    mut each: impl FnMut(Vec<u8>) -> Result<(), StoreError>,
 ) -> Result<Digest, StoreError> {
     let mut layout = Layout::default();
     records.write(layout.begin())?;
-    while let Some(row) = merge.next()? {
-        if let Some(block) = layout.push(&row) {
+    let mut row = Row::default();
+    while merge.next(&mut row)? {
+        if let Some(block) = layout.push(row.key(), &row.body) {
             records.write(&block)?;
+            each(block)?;
         }
-        each(row)?;
     }
     let (last, end) = layout.finish();
-    records.write(&last.unwrap_or_default())?;
+    if let Some(block) = last {
+        records.write(&block)?;
+        each(block)?;
+    }
     records.write(&end)?;
     records.finish()
 }

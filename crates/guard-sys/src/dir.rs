@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{RawDir, SeekFrom, seek};
+use rustix::fs::{RawDir, SeekFrom, fstatfs, seek};
 
 use crate::stat::{self, FileType, Stat};
 
@@ -15,6 +15,23 @@ const TRIES: usize = 3;
 /// What a listing keeps from one directory to the next, so that one huge directory
 /// does not cost its memory for good.
 const KEEP: usize = 1 << 20;
+
+/// File systems that count each subdirectory as a link to the directory that holds it (statfs(2), `f_type`):
+/// ext2, ext3 and ext4, XFS, tmpfs. find(1) relies on the same.
+const COUNT_SUBDIRECTORIES: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
+
+/// True where the directory is known to hold no directory, a mount point among them, by its number of links: itself and the
+/// name that it has. That costs a fraction of listing it.
+///
+/// # Errors
+/// What statx(2) and statfs(2) say.
+pub fn is_leaf(dir: BorrowedFd<'_>) -> io::Result<bool> {
+    if stat::of(dir)?.nlink != 2 {
+        return Ok(false);
+    }
+    let kind = fstatfs(dir)?.f_type;
+    Ok(u64::try_from(kind).is_ok_and(|kind| COUNT_SUBDIRECTORIES.contains(&kind)))
+}
 
 /// The names in a directory, sorted by bytes, `.` and `..` left out, with room that is kept
 /// from one directory to the next.
@@ -152,6 +169,22 @@ mod tests {
         // Some file systems do not tell.
         assert!(matches!(kind(b"d"), Some(FileType::Directory | FileType::Unknown)));
         assert!(matches!(kind(b"l"), Some(FileType::Symlink | FileType::Unknown)));
+    }
+
+    #[test]
+    fn a_leaf_holds_no_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let leaf = || is_leaf(absolute(top.path(), How::List).unwrap().as_fd()).unwrap();
+        fs::write(top.path().join("f"), "").unwrap();
+        symlink("/", top.path().join("l")).unwrap();
+        // Where the file system does not count, it is never said to be one.
+        let counts = leaf();
+        fs::create_dir(top.path().join("d")).unwrap();
+        assert!(!leaf());
+        fs::rename(top.path().join("d"), top.path().join("e")).unwrap();
+        assert!(!leaf());
+        fs::remove_dir(top.path().join("e")).unwrap();
+        assert_eq!(leaf(), counts);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a source of hints must be able to do.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +27,9 @@ pub(crate) enum Refusal {
 /// [`Inbox::started`], and, when it ends for whatever reason, [`Inbox::ended`].
 pub(crate) trait Backend: Send {
     /// Watches one directory. Calling it again for the same path is harmless
-    /// and renews a watch whose directory was replaced.
-    fn watch(&mut self, directory: &Path) -> Result<(), Refusal>;
+    /// and renews a watch whose directory was replaced. `handle` is the directory where it is
+    /// open for listing already.
+    fn watch(&mut self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
     /// Watches the attributes of a directory that is itself of interest, but not what is in it;
     /// what holds it is watched.
     fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal>;

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,7 +126,7 @@ impl Fanotify {
         };
         let canaries = interest.canaries.clone();
         backend.watch_canaries().map_err(|refusal| cannot(&canaries, refusal))?;
-        match backend.watch(&interest.root) {
+        match backend.watch(&interest.root, None) {
             // It is waited for.
             Ok(()) | Err(Refusal::Gone) => {}
             Err(refusal) => return Err(cannot(&interest.root, refusal)),
@@ -157,9 +157,13 @@ impl Fanotify {
         } else {
             Resolver::detect().open(self.slash.as_fd(), beneath, How::List)?
         };
-        let id = ObjectId::of(directory.as_fd())?;
+        self.mark_opened(path, directory.as_fd(), listen)
+    }
+
+    fn mark_opened(&mut self, path: &Path, directory: BorrowedFd<'_>, listen: Listen) -> std::io::Result<()> {
+        let id = ObjectId::of(directory)?;
         self.shared.directories().insert(id.clone(), path.to_owned());
-        if let Err(e) = self.shared.group.mark(directory.as_fd(), listen) {
+        if let Err(e) = self.shared.group.mark(directory, listen) {
             self.shared.directories().remove(&id);
             return Err(e);
         }
@@ -182,10 +186,14 @@ impl Fanotify {
 }
 
 impl Backend for Fanotify {
-    fn watch(&mut self, directory: &Path) -> Result<(), Refusal> {
+    fn watch(&mut self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         let is_above = directory != self.interest.root && self.interest.root.starts_with(directory);
         let listen = if is_above { Listen::Names } else { Listen::Entries };
-        self.mark(directory, listen).map_err(|e| refusal(&e))
+        let marked = match handle {
+            Some(handle) => self.mark_opened(directory, handle, listen),
+            None => self.mark(directory, listen),
+        };
+        marked.map_err(|e| refusal(&e))
     }
 
     fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal> {

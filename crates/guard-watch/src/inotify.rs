@@ -11,6 +11,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -245,7 +246,7 @@ impl Inotify {
 }
 
 impl Backend for Inotify {
-    fn watch(&mut self, directory: &Path) -> Result<(), Refusal> {
+    fn watch(&mut self, directory: &Path, _: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         watch(&mut self.instance_for(directory).watcher, directory)?;
         self.watches += 1;
         Ok(())

@@ -17,6 +17,7 @@
 mod attribution;
 mod backend;
 mod canary;
+mod cover;
 mod environment;
 mod error;
 mod fanotify;

@@ -1,5 +1,6 @@
 //! What a backend can do to us that inotify does only rarely.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,7 @@ fn puppet(inbox: &Arc<Inbox>, generation: u64, interest: Interest) -> Result<Box
 }
 
 impl Backend for Puppet {
-    fn watch(&mut self, directory: &Path) -> Result<(), Refusal> {
+    fn watch(&mut self, directory: &Path, _: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         let first = self.generation == 1;
         match directory.file_name().and_then(|n| n.to_str()) {
             Some("limit") => Err(Refusal::Limit),

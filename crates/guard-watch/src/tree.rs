@@ -1,25 +1,23 @@
 //! The directories of one environment that are watched.
-//!
-//! Rule of order: a directory is watched first and listed after, so that what
-//! was made before is listed and what is made later is told.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guard_model::RelPath;
 use guard_model::policy::{Class, Policy};
-use guard_sys::dir::Listing;
 use guard_sys::open::{How, Resolver};
-use guard_sys::stat::{self, FileType};
+use guard_sys::stat;
 use rustix::io::Errno;
 
 use crate::backend::{Backend, Interest, Kind, Refusal, Start};
+use crate::cover::{Cover, Covered, absolute};
 use crate::error::WatchError;
 use crate::hint::WatchReport;
 use crate::inbox::Inbox;
@@ -72,7 +70,6 @@ pub(crate) struct Tree {
     /// Directories of which only the directory itself is of interest.
     alone: BTreeSet<RelPath>,
     failed: BTreeMap<RelPath, String>,
-    listing: Listing,
 }
 
 impl Tree {
@@ -89,7 +86,6 @@ impl Tree {
             watched: BTreeSet::new(),
             alone: BTreeSet::new(),
             failed: BTreeMap::new(),
-            listing: Listing::default(),
         }
     }
 
@@ -185,7 +181,7 @@ impl Tree {
     }
 
     fn put_up(&mut self, directory: &Path) -> Result<(), Refusal> {
-        self.backend.as_mut().map_or(Err(Refusal::Ended), |backend| backend.watch(directory))
+        self.backend.as_mut().map_or(Err(Refusal::Ended), |backend| backend.watch(directory, None))
     }
 
     fn note(&mut self, path: RelPath, why: String) {
@@ -263,9 +259,10 @@ impl Tree {
     /// Watches this directory and everything below that the policy descends
     /// into. False where it is no directory, or the policy does not go there.
     pub(crate) fn cover(&mut self, path: &RelPath) -> bool {
-        let policy = Arc::clone(&self.ground.policy);
+        let (Some(standing), Some(backend)) = (&self.root, self.backend.as_deref_mut()) else { return false };
+        let Ground { root, policy, .. } = &self.ground;
         let class = policy.classify(path, true);
-        if self.open(path).is_err_and(|e| is_gone(&e)) {
+        if standing.open(root, path).is_err_and(|e| is_gone(&e)) {
             return false;
         }
         if !policy.descends(path, class) {
@@ -274,49 +271,10 @@ impl Tree {
             }
             return false;
         }
-        let mut left = vec![(path.clone(), class)];
-        let mut alone = Vec::new();
-        while let Some((dir, class)) = left.pop() {
-            let absolute = self.absolute(&dir);
-            match self.put_up(&absolute) {
-                Ok(()) => {}
-                Err(Refusal::Gone) => continue,
-                Err(refusal) => {
-                    self.note(dir, words(&refusal));
-                    continue;
-                }
-            }
-            match self.open(&dir).and_then(|handle| self.listing.read(handle.as_fd()).map(|()| handle)) {
-                Ok(handle) => {
-                    let is_directory = |name: &[u8], kind| match kind {
-                        FileType::Directory => true,
-                        FileType::Unknown => {
-                            stat::child(handle.as_fd(), name).is_ok_and(|s| s.kind == FileType::Directory)
-                        }
-                        _ => false,
-                    };
-                    for (name, _) in self.listing.iter().filter(|(name, kind)| is_directory(name, *kind)) {
-                        let Ok(child) = dir.join(name) else { continue };
-                        let class = policy.child(class, &child, true);
-                        if policy.descends(&child, class) {
-                            left.push((child, class));
-                        } else if class == Class::WritableTop {
-                            alone.push(child);
-                        }
-                    }
-                    self.watched.insert(dir);
-                }
-                Err(e) if is_gone(&e) => {
-                    if let Some(backend) = self.backend.as_mut() {
-                        backend.unwatch(&absolute);
-                    }
-                }
-                Err(e) => {
-                    self.note(dir.clone(), format!("cannot list it: {e}"));
-                    self.watched.insert(dir);
-                }
-            }
-        }
+        let cover = Cover { root, standing, policy, backend: Mutex::new(backend) };
+        let Covered { watched, alone, failed } = cover.from((path.clone(), class));
+        self.watched.extend(watched);
+        failed.into_iter().for_each(|(dir, why)| self.note(dir, why));
         alone.into_iter().for_each(|dir| self.watch_alone(dir));
         true
     }
@@ -333,19 +291,7 @@ impl Tree {
     }
 
     fn absolute(&self, dir: &RelPath) -> PathBuf {
-        if dir.is_root() { self.ground.root.clone() } else { self.ground.root.join(dir.as_path()) }
-    }
-
-    /// Opens a directory beneath the root for listing.
-    fn open(&self, dir: &RelPath) -> std::io::Result<OwnedFd> {
-        let Some(root) = &self.root else { return Err(Errno::NOENT.into()) };
-        match &root.handle {
-            Some(handle) => Resolver::detect().open(handle.as_fd(), dir.as_path(), How::List),
-            None => {
-                let handle = guard_sys::open::absolute(&self.ground.root, How::LocateDirectory)?;
-                Resolver::detect().open(handle.as_fd(), dir.as_path(), How::List)
-            }
-        }
+        absolute(&self.ground.root, dir)
     }
 }
 
@@ -361,12 +307,23 @@ fn below(set: &BTreeSet<RelPath>, path: &RelPath) -> Vec<RelPath> {
 }
 
 /// The directory that watches were put up in.
-struct Standing {
+pub(crate) struct Standing {
     /// Device and inode.
     identity: (u64, u64),
     /// Keeps the inode number from being used again. Not held on a mount point: that
     /// nobody can remove, and a handle would keep it from being unmounted.
     handle: Option<OwnedFd>,
+}
+
+impl Standing {
+    /// Opens a directory beneath the root, which is at `root`, for listing.
+    pub(crate) fn open(&self, root: &Path, dir: &RelPath) -> io::Result<OwnedFd> {
+        let open = |handle: &OwnedFd| Resolver::detect().open(handle.as_fd(), dir.as_path(), How::List);
+        match &self.handle {
+            Some(handle) => open(handle),
+            None => open(&guard_sys::open::absolute(root, How::LocateDirectory)?),
+        }
+    }
 }
 
 /// The directory at the root's path; nothing where something else is there, a
@@ -384,11 +341,11 @@ fn standing_at(root: &Path) -> Option<Standing> {
 }
 
 /// Not there, or not a directory any more.
-fn is_gone(error: &std::io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
-fn words(refusal: &Refusal) -> String {
+pub(crate) fn words(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Gone => "it is not there".to_owned(),
         Refusal::Limit => {

@@ -20,7 +20,7 @@ use guard_model::finding::Actor;
 use guard_sys::clock::monotonic_nanos;
 use guard_sys::fanotify::{Event, Group, Interest as Listen, ObjectId, What};
 use guard_sys::open::{self, How, Resolver};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 use crate::attribution::{Attribution, Named};
@@ -37,6 +37,11 @@ const BUFFER: usize = 8192;
 
 /// Buffers taken one after the other before it is looked whether to end.
 const PARTS: usize = 16;
+
+/// How long nothing is read after what this very process did, and nobody else. A lock changes a hundred thousand entries,
+/// twice: one by one their events would cost more than the changes. Who else does something meanwhile may be gone by then; he
+/// is named from memory.
+const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Directories by their handles.
 type Directories = Mutex<HashMap<ObjectId, PathBuf>>;
@@ -140,6 +145,7 @@ impl Fanotify {
             interest: interest.clone(),
             attribution,
             quiet_ns,
+            own_pid: std::process::id().cast_signed(),
             runs: Arc::clone(&runs),
         };
         match held {
@@ -222,8 +228,12 @@ impl Backend for Fanotify {
     }
 
     fn stands(&mut self) -> Result<(), WatchError> {
-        if let Some((held, mut reader)) = self.waiting.take() {
-            held.into_iter().for_each(|(event, by)| reader.tell(&event, by));
+        if let Some((held, reader)) = self.waiting.take() {
+            for (event, by) in held {
+                if let Some(path) = reader.concern(&event) {
+                    reader.tell(path, &event, by);
+                }
+            }
             reader.begin().map_err(WatchError::Thread)?;
         } else if let (false, Some(kept)) = (self.is_adopted, &self.interest.kept) {
             kept.keeper.keep(&kept.name, self.shared.group.as_fd());
@@ -268,8 +278,17 @@ struct Reader {
     attribution: Attribution,
     /// Nothing was waiting at this moment (`CLOCK_MONOTONIC`), and all of what had is named.
     quiet_ns: u64,
+    /// This process, as events number it.
+    own_pid: i32,
     /// False until its thread runs: what never began cannot end.
     runs: Arc<AtomicBool>,
+}
+
+/// Who did what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doers {
+    OnlyUs,
+    Others,
 }
 
 /// The group that an earlier process left, with what it holds by now, read at once: whoever did it may still be
@@ -320,8 +339,10 @@ impl Reader {
                 Ok(false) => return,
                 Err(e) => return self.inbox.error(format!("waiting for events: {e}")),
             }
-            if let Err(e) = self.empty(&mut buffer) {
-                return self.inbox.error(format!("reading events: {e}"));
+            match self.empty(&mut buffer) {
+                Ok(Doers::Others) => {}
+                Ok(Doers::OnlyUs) => self.rest(),
+                Err(e) => return self.inbox.error(format!("reading events: {e}")),
             }
         }
     }
@@ -337,19 +358,29 @@ impl Reader {
         Ok(asked.first().is_none_or(|stop| stop.revents().is_empty()))
     }
 
+    /// For [`REST`], or until it is to end.
+    fn rest(&self) {
+        // Whatever it says, the group is asked next.
+        poll(&mut [PollFd::new(&self.stop, PollFlags::IN)], Some(&REST)).ok();
+    }
+
     /// Takes what waits; a storm in parts.
-    fn empty(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
+    fn empty(&mut self, buffer: &mut [u8]) -> std::io::Result<Doers> {
+        let mut doers = Doers::OnlyUs;
         for _ in 0..PARTS {
             let now_ns = monotonic_nanos();
             let shared = Arc::clone(&self.shared);
             let events = shared.group.read(buffer)?;
             if events.is_empty() {
                 self.quiet_ns = now_ns;
-                return Ok(());
+                break;
+            }
+            if events.iter().any(|event| event.pid != Some(self.own_pid)) {
+                doers = Doers::Others;
             }
             events.into_iter().for_each(|event| self.take(event));
         }
-        Ok(())
+        Ok(doers)
     }
 
     fn take(&mut self, mut event: Event) {
@@ -359,20 +390,23 @@ impl Reader {
         }
         // First of all: he may be gone in a moment.
         let named = Named::by(&mut event, self.quiet_ns);
-        let concerns = self.path_of(&event).is_some_and(|path| self.interest.has(&path));
-        let by = concerns.then(|| self.attribution.of(named)).flatten();
-        self.tell(&event, by);
+        if let Some(path) = self.concern(&event) {
+            let by = self.attribution.of(named);
+            self.tell(path, &event, by);
+        }
     }
 
-    fn tell(&mut self, event: &Event, by: Option<Arc<Actor>>) {
-        let Some(path) = self.path_of(event) else { return };
+    /// The path of an event that means something to somebody. Canaries are told here.
+    fn concern(&self, event: &Event) -> Option<PathBuf> {
+        let path = self.path_of(event)?;
         if let Some(canary) = canary::number_of(&path, &self.interest.canaries) {
             self.inbox.canary(canary, 0);
-            return;
+            return None;
         }
-        if !self.interest.has(&path) {
-            return;
-        }
+        self.interest.has(&path).then_some(path)
+    }
+
+    fn tell(&self, path: PathBuf, event: &Event, by: Option<Arc<Actor>>) {
         let news = match (event.is(What::Named) || event.is(What::SelfMoved), event.is(What::Directory)) {
             (true, true) => News::Structure,
             (true, false) => News::File,

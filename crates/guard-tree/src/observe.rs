@@ -52,8 +52,7 @@ const SETTLES_IN: Duration = Duration::from_millis(20);
 /// What keeps changing is taken as it is after so many waits.
 const SETTLE_TRIES: usize = 2;
 /// An entry that is replaced or written while it is looked at is looked at again, after so long.
-const AGAIN: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(5), Duration::from_millis(20)];
+const AGAIN: [Duration; 3] = [Duration::from_millis(1), Duration::from_millis(5), Duration::from_millis(20)];
 /// Whoever holds a lease is given this long to give it up, which takes a file server some milliseconds.
 const LEASE: Duration = Duration::from_secs(1);
 /// The most that is read at once.
@@ -111,6 +110,8 @@ pub(crate) struct Observer<'a> {
     control: Control<'a>,
     writers: AskWriters,
     put_off_from: Option<u64>,
+    /// A moment that has passed.
+    lately: SystemTime,
     /// What was last heard, kept for a file that cannot be read because it is being written.
     open_writers: Option<OpenWriters>,
 }
@@ -132,6 +133,7 @@ impl<'a> Observer<'a> {
             control,
             writers: AskWriters::No,
             put_off_from: None,
+            lately: SystemTime::now(),
             open_writers: None,
         }
     }
@@ -169,21 +171,26 @@ impl<'a> Observer<'a> {
     }
 
     fn persist(&mut self, mut look: impl FnMut(&mut Self) -> Result<Sight, Again>) -> Sight {
-        let mut last = Again { stat: None, why: Again::CHANGED };
+        let mut last = match look(self) {
+            Ok(sight) => return sight,
+            Err(again) => again,
+        };
         let mut waits = AGAIN.into_iter();
         let start = Instant::now();
-        while let Some(wait) = waits.next() {
+        loop {
+            if last.why == Again::LEASED && start.elapsed() < LEASE && !self.control.is_cancelled() {
+                sleep(LEASE / 50);
+                waits = AGAIN.into_iter();
+            }
+            let Some(wait) = waits.next() else {
+                return Sight::unreadable(last.stat.as_ref(), Vec::new(), last.why.to_owned());
+            };
             sleep(wait);
             match look(self) {
                 Ok(sight) => return sight,
                 Err(again) => last = again,
             }
-            if last.why == Again::LEASED && start.elapsed() < LEASE && !self.control.is_cancelled() {
-                sleep(LEASE / 50);
-                waits = AGAIN.into_iter();
-            }
         }
-        Sight::unreadable(last.stat.as_ref(), Vec::new(), last.why.to_owned())
     }
 
     fn look(&mut self, dir: BorrowedFd<'_>, name: &[u8], content: Content<'_>) -> Result<Sight, Again> {
@@ -271,8 +278,13 @@ impl<'a> Observer<'a> {
         if self.control.at_once { stat::of(handle) } else { settled(handle) }
     }
 
-    fn is_settled(&self, ctime: Time) -> bool {
-        self.control.at_once || unsettled_for(ctime).is_none()
+    /// The clock is asked where it has to be: nearly everything was left alone for longer.
+    fn is_settled(&mut self, ctime: Time) -> bool {
+        if self.control.at_once || since(ctime, self.lately).is_some_and(|past| past >= SETTLES_IN) {
+            return true;
+        }
+        self.lately = SystemTime::now();
+        unsettled_for(ctime).is_none()
     }
 
     /// Reads an opened file that has to be the one that `before` tells of.
@@ -452,9 +464,13 @@ pub fn has_settled(entry: &Entry) -> bool {
 /// How long until a change at `ctime` has settled, if it has not. A time in the future is
 /// not waited for: the clock was set back.
 pub(crate) fn unsettled_for(ctime: Time) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    SETTLES_IN.checked_sub(since(ctime, SystemTime::now())?)
+}
+
+/// How long before `now` that was; `None` where it is in the future.
+fn since(ctime: Time, now: SystemTime) -> Option<Duration> {
     let then = Duration::new(u64::try_from(ctime.sec).ok()?, ctime.nsec);
-    SETTLES_IN.checked_sub(now.checked_sub(then)?)
+    now.duration_since(UNIX_EPOCH).ok()?.checked_sub(then)
 }
 
 /// The recorded form of an inode's attributes; `None` for a kind that there is no word for.

@@ -40,9 +40,6 @@ impl Tally {
         report.skipped.extend(self.skipped);
         report.mounts.extend(self.mounts);
         report.links.merge(self.links);
-        let (sum, mine) = (&mut report.totals, self.totals);
-        sum.files += mine.files;
-        sum.directories += mine.directories;
-        sum.bytes = sum.bytes.saturating_add(mine.bytes);
+        report.totals += self.totals;
     }
 }

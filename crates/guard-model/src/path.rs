@@ -137,9 +137,7 @@ impl RelPath {
         let cuts = self.0.iter().enumerate().filter(|&(_, &b)| b == b'/').map(|(i, _)| i);
         root.into_iter().chain(cuts.map(|i| Self(self.0.get(..i).unwrap_or_default().into())))
     }
-}
 
-impl RelPath {
     /// As it is shown: the root is `.`.
     fn escaped(&self) -> Cow<'_, str> {
         if self.is_root() { ".".into() } else { escaped(&self.0) }

@@ -17,7 +17,7 @@ const TRIES: usize = 3;
 const KEEP: usize = 1 << 20;
 
 /// File systems that count each subdirectory as a link to the directory that holds it (statfs(2), `f_type`):
-/// ext2, ext3 and ext4, XFS, tmpfs. find(1) relies on the same.
+/// ext2, ext3 and ext4, XFS, tmpfs.
 const COUNT_SUBDIRECTORIES: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
 
 /// True where the directory is known to hold no directory, a mount point among them, by its number of links: itself and the

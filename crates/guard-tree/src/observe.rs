@@ -110,7 +110,7 @@ pub(crate) struct Observer<'a> {
     control: Control<'a>,
     writers: AskWriters,
     put_off_from: Option<u64>,
-    /// A moment that has passed.
+    /// A moment that has passed, by the clock as it was when the directory was begun or later.
     lately: SystemTime,
     /// What was last heard, kept for a file that cannot be read because it is being written.
     open_writers: Option<OpenWriters>,
@@ -149,6 +149,11 @@ impl<'a> Observer<'a> {
         self.source_of(content);
         let sight = self.persist(|this| this.look(dir, name, content));
         Sight { writers: self.open_writers.take(), ..sight }
+    }
+
+    /// What comes next is of another directory. Whatever became of the clock since counts from here on.
+    pub(crate) fn begin_directory(&mut self) {
+        self.lately = SystemTime::now();
     }
 
     /// From now on, files that are to be read and have this many bytes or more are put off: [`Observer::child`] says so
@@ -280,11 +285,11 @@ impl<'a> Observer<'a> {
 
     /// The clock is asked where it has to be: nearly everything was left alone for longer.
     fn is_settled(&mut self, ctime: Time) -> bool {
-        if self.control.at_once || since(ctime, self.lately).is_some_and(|past| past >= SETTLES_IN) {
+        if self.control.at_once || since(ctime, self.lately).is_some_and(|past| past > SETTLES_IN) {
             return true;
         }
         self.lately = SystemTime::now();
-        unsettled_for(ctime).is_none()
+        since(ctime, self.lately).is_none_or(|past| past > SETTLES_IN)
     }
 
     /// Reads an opened file that has to be the one that `before` tells of.

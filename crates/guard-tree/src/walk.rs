@@ -270,6 +270,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         }
         let listing = std::mem::take(&mut self.listing);
         let here = Here { path: &path, fd: fd.as_fd(), class, passages: passages.as_ref(), mount };
+        self.observer.begin_directory();
         self.observer.put_off(self.scan.puts_off.then_some(BIG));
         let mut kept = Kept::Own(&mut dir);
         let done = listing.iter().try_for_each(|(name, kind)| self.entry(&mut kept, &here, name, kind));

@@ -99,12 +99,19 @@ impl Cover<'_> {
 
     fn directory(&self, dir: &RelPath, class: Class, listing: &mut Listing, found: &mut Found) {
         let failed = |found: &mut Found, why| found.covered.failed.push((dir.clone(), why));
+        let absolute = absolute(self.root, dir);
         let handle = match self.standing.open(self.root, dir) {
             Ok(handle) => handle,
             Err(e) if is_gone(&e) => return,
-            Err(e) => return failed(found, format!("cannot open it: {e}")),
+            Err(e) => {
+                failed(found, format!("cannot open it: {e}"));
+                // inotify may watch it all the same.
+                if self.backend(|backend| backend.watch(&absolute, None)).is_ok() {
+                    found.covered.watched.push(dir.clone());
+                }
+                return;
+            }
         };
-        let absolute = absolute(self.root, dir);
         match self.backend(|backend| backend.watch(&absolute, Some(handle.as_fd()))) {
             Ok(()) => {}
             Err(Refusal::Gone) => return,

@@ -38,9 +38,9 @@ const BUFFER: usize = 8192;
 /// Buffers taken one after the other before it is looked whether to end.
 const PARTS: usize = 16;
 
-/// How long nothing is read after what this very process did, and nobody else. A lock changes a hundred thousand entries,
-/// twice: one by one their events would cost more than the changes. Who else does something meanwhile may be gone by then; he
-/// is named from memory.
+/// How long nothing is read after what this very process did, and nobody else, once nothing more waited. A lock changes a
+/// hundred thousand entries, twice: one by one their events would cost more than the changes. Who else does something
+/// meanwhile may be gone by then; he is named from memory, where there is one.
 const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// Directories by their handles.
@@ -268,7 +268,7 @@ impl Drop for Fanotify {
 }
 
 /// The thread that takes events off the group and enqueues them. It observes nothing and waits
-/// for nobody, so that whoever did it is still there to be asked who he is.
+/// for nobody (but see [`REST`]), so that whoever did it is still there to be asked who he is.
 struct Reader {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
@@ -366,21 +366,24 @@ impl Reader {
 
     /// Takes what waits; a storm in parts.
     fn empty(&mut self, buffer: &mut [u8]) -> std::io::Result<Doers> {
-        let mut doers = Doers::OnlyUs;
+        let (mut ours, mut others) = (false, false);
         for _ in 0..PARTS {
             let now_ns = monotonic_nanos();
             let shared = Arc::clone(&self.shared);
             let events = shared.group.read(buffer)?;
             if events.is_empty() {
                 self.quiet_ns = now_ns;
-                break;
+                return Ok(if ours && !others { Doers::OnlyUs } else { Doers::Others });
             }
-            if events.iter().any(|event| event.pid != Some(self.own_pid)) {
-                doers = Doers::Others;
+            for event in &events {
+                let is_ours = event.pid == Some(self.own_pid);
+                ours |= is_ours;
+                others |= !is_ours;
             }
             events.into_iter().for_each(|event| self.take(event));
         }
-        Ok(doers)
+        // More waits.
+        Ok(Doers::Others)
     }
 
     fn take(&mut self, mut event: Event) {

@@ -23,10 +23,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Those of a block of records.
-    pub(super) fn of(block: &[u8]) -> Result<Self, StoreError> {
+    /// Those of a block of records of the generation in `dir`.
+    pub(super) fn of(block: &[u8], dir: &Path) -> Result<Self, StoreError> {
         let malformed =
-            |e: Malformed| StoreError::damaged(Path::new(RECORDS), Damage::Format { what: e.0, at: 0 });
+            |e: Malformed| StoreError::damaged(&dir.join(RECORDS), Damage::Format { what: e.0, at: 0 });
         let mut lines = Self {
             undo: Vec::with_capacity(block.len() * UNDO_TIMES),
             sha256sums: Vec::with_capacity(block.len() * SUMS_TIMES),

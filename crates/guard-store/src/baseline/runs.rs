@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use guard_model::baseline::BaselineRecord;
 
 use super::codec::{Input, Key, key_of, put_body, put_bytes};
-use super::table::{OTHER_PARENT, put_parent};
+use super::table::{OTHER_PARENT, SAME_PARENT, put_parent};
 use crate::durable;
 use crate::error::{Damage, StoreError};
 
@@ -21,7 +21,7 @@ const HELD_BYTES: usize = 8 * 1024 * 1024;
 const BUFFER: usize = 64 * 1024;
 
 /// A row taken apart. Its buffers are used again for the next one.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub(super) struct Row {
     pub(super) parent: Vec<u8>,
     pub(super) name: Vec<u8>,
@@ -267,7 +267,8 @@ impl Run {
         match self.byte()? {
             None => return Ok(false),
             Some(OTHER_PARENT) => self.bytes(&mut next.parent)?,
-            Some(_) => {}
+            Some(SAME_PARENT) => {}
+            Some(_) => return Err(self.damaged("an unknown kind of row in a sorted run")),
         }
         self.bytes(&mut next.name)?;
         self.bytes(&mut next.body)?;
@@ -303,6 +304,10 @@ impl Run {
     }
 
     fn short(&self) -> StoreError {
-        StoreError::damaged(&self.path, Damage::Format { what: "a sorted run that ends early", at: 0 })
+        self.damaged("a sorted run that ends early")
+    }
+
+    fn damaged(&self, what: &'static str) -> StoreError {
+        StoreError::damaged(&self.path, Damage::Format { what, at: 0 })
     }
 }

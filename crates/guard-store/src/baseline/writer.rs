@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use guard_model::baseline::{Ancestor, BaselineRecord, FileDigests, Manifest, Totals};
 use guard_model::policy::PatternText;
@@ -159,10 +159,10 @@ pub(super) fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, 
     let mut lines = LinesOutput::create(dir)?;
     let mut merge = sorter.finish()?;
     let (records, (undo, sha256sums, totals)) = if merge.pushed < WORTH_THREADS {
-        let records = write_blocks(records, &mut merge, |block| lines.put(&Lines::of(&block)?))?;
+        let records = write_blocks(records, &mut merge, |block| lines.put(&Lines::of(&block, dir)?))?;
         (records, lines.finish()?)
     } else {
-        write_side_by_side(records, &mut merge, lines)?
+        write_side_by_side(dir, records, &mut merge, lines)?
     };
     merge.remove_runs()?;
     Ok((FileDigests { sha256sums, undo, records }, totals))
@@ -170,6 +170,7 @@ pub(super) fn write_records(dir: &Path, sorter: Sorter) -> Result<(FileDigests, 
 
 /// The records here; beside it one thread makes their lines, and another one writes those.
 fn write_side_by_side(
+    dir: &Path,
     records: Output,
     merge: &mut Merge,
     mut output: LinesOutput,
@@ -178,26 +179,34 @@ fn write_side_by_side(
     thread::scope(|scope| {
         let (blocks, blocks_come) = sync_channel::<Vec<u8>>(AHEAD);
         let (lines, lines_come) = sync_channel(AHEAD);
-        let makes = scope.spawn(move || {
+        let makes = beside(scope, dir, move || {
             blocks_come.into_iter().try_for_each(|block| {
-                lines.send(Lines::of(&block)?).ok();
+                lines.send(Lines::of(&block, dir)?).ok();
                 Ok::<(), StoreError>(())
             })
-        });
-        let writes = scope.spawn(move || {
+        })?;
+        let writes = beside(scope, dir, move || {
             lines_come.into_iter().try_for_each(|lines| output.put(&lines))?;
             output.finish()
-        });
+        })?;
         let written = write_blocks(records, merge, |block| {
             blocks.send(block).ok();
             Ok(())
         });
         drop(blocks);
-        let made = joined(makes);
-        let beside = joined(writes);
+        let (made, lines) = (joined(makes), joined(writes));
         made?;
-        Ok((written?, beside?))
+        Ok((written?, lines?))
     })
+}
+
+fn beside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    dir: &Path,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, StoreError> {
+    let named = thread::Builder::new().name("lines".to_owned());
+    named.spawn_scoped(scope, work).map_err(StoreError::io("start a thread for", dir))
 }
 
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {

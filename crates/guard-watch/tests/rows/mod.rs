@@ -85,6 +85,28 @@ fn what_the_policy_leaves_out_is_neither_watched_nor_told() {
 }
 
 #[test]
+fn a_wide_tree_is_watched_throughout() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap().join("root");
+    for i in 0..600 {
+        fs::create_dir_all(root.join(format!("n{i}/a"))).unwrap();
+    }
+    let g = Ground::at(dir, root, everything());
+    assert_eq!((g.report.directories, g.report.failed.len()), (1 + 600 * 2, 0));
+    for i in [0, 299, 300, 599] {
+        // Where no directory was before.
+        fs::create_dir(g.path(&format!("n{i}/a/b"))).unwrap();
+        g.write(&format!("n{i}/f"));
+    }
+    g.settle();
+    for i in [0, 299, 300, 599] {
+        g.assert_watched(&format!("n{i}"));
+        g.assert_watched(&format!("n{i}/a"));
+        g.assert_watched(&format!("n{i}/a/b"));
+    }
+}
+
+#[test]
 fn a_new_directory_is_covered_with_all_that_is_in_it() {
     let g = Ground::new(&[], everything());
     for i in 0..500 {

@@ -115,6 +115,8 @@ pub struct Event {
     mask: u64,
     /// The process that caused it, as numbered here; `None` where the kernel does not tell.
     pub pid: Option<i32>,
+    /// This very process did.
+    pub is_ours: bool,
     /// That very process: it stays its own even when the number is used again. `None` where it was gone
     /// already when the event was read, or where the kernel (before 5.15) gives none.
     pub process: Option<OwnedFd>,
@@ -294,6 +296,7 @@ impl Group {
     /// what fanotify(7) says.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Vec<Event>> {
         let mut left = taken(&self.descriptor, buffer)?;
+        let own = std::process::id().cast_signed();
         let mut events = Vec::new();
         while let Some(raw) = records::next(&mut left).map_err(|_| malformed())? {
             // SAFETY: the number comes from the kernel's answer to this read, which opened it for this
@@ -302,6 +305,7 @@ impl Group {
             events.push(Event {
                 mask: raw.mask,
                 pid: (raw.pid > 0).then_some(raw.pid),
+                is_ours: raw.pid == own,
                 process,
                 is_gone: self.names_processes && raw.pidfd == libc::FAN_NOPIDFD,
                 place: raw.place.map(|p| ObjectId::new(p.fsid, p.kind, p.handle)),
@@ -393,7 +397,9 @@ mod tests {
         assert_eq!(event.place, Some(inner_id));
         assert_eq!(event.pid, Some(std::process::id().cast_signed()));
         assert_eq!(event.process.is_some(), group.names_processes());
-        assert!(!event.is(What::Directory));
+        assert!(!event.is(What::Directory) && event.is_ours);
+        let other = std::process::Command::new("touch").arg(inner.join("g")).status().unwrap();
+        assert!(other.success() && !wait_for(&group, |e| e.name == b"g").is_ours);
 
         fs::rename(&inner, top.path().join("other")).unwrap();
         let event = wait_for(&group, |e| e.name == b"other");

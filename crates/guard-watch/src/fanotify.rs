@@ -145,7 +145,6 @@ impl Fanotify {
             interest: interest.clone(),
             attribution,
             quiet_ns,
-            own_pid: std::process::id().cast_signed(),
             runs: Arc::clone(&runs),
         };
         match held {
@@ -278,8 +277,6 @@ struct Reader {
     attribution: Attribution,
     /// Nothing was waiting at this moment (`CLOCK_MONOTONIC`), and all of what had is named.
     quiet_ns: u64,
-    /// This process, as events number it.
-    own_pid: i32,
     /// False until its thread runs: what never began cannot end.
     runs: Arc<AtomicBool>,
 }
@@ -375,11 +372,8 @@ impl Reader {
                 self.quiet_ns = now_ns;
                 return Ok(if ours && !others { Doers::OnlyUs } else { Doers::Others });
             }
-            for event in &events {
-                let is_ours = event.pid == Some(self.own_pid);
-                ours |= is_ours;
-                others |= !is_ours;
-            }
+            ours |= events.iter().any(|event| event.is_ours);
+            others |= events.iter().any(|event| !event.is_ours);
             events.into_iter().for_each(|event| self.take(event));
         }
         // More waits.

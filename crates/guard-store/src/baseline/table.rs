@@ -72,8 +72,7 @@ impl Layout {
         let same = self.first.is_some() && self.parent == parent;
         put_parent(&mut self.block, (!same).then_some(parent));
         if !same {
-            self.parent.clear();
-            self.parent.extend_from_slice(parent);
+            parent.clone_into(&mut self.parent);
         }
         if self.first.is_none() {
             self.first = Some((parent.into(), name.into()));

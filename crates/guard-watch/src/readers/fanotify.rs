@@ -172,7 +172,7 @@ impl Reader {
         let known = event.place.as_ref().and_then(|id| self.shared.files().paths.get(id).cloned());
         let Some(path) = known else { return };
         // guardd itself reads all of them, again and again.
-        if event.pid == Some(std::process::id().cast_signed()) {
+        if event.is_ours {
             return;
         }
         let kinds =

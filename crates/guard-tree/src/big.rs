@@ -2,7 +2,7 @@
 //! thread that has the directory.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use guard_model::{Class, RelPath};
 
@@ -25,20 +25,4 @@ pub(crate) struct Waiting<D> {
 pub(crate) struct BigFile<D> {
     pub(crate) of: Arc<Waiting<D>>,
     pub(crate) name: Box<[u8]>,
-}
-
-/// What the visitor keeps for a directory: one thread's own, or shared by those that read its big files.
-pub(crate) enum Kept<'d, D> {
-    Own(&'d mut D),
-    Shared(&'d Mutex<D>),
-}
-
-impl<D> Kept<'_, D> {
-    /// Not held while a file is read.
-    pub(crate) fn with<R>(&mut self, what: impl FnOnce(&mut D) -> R) -> R {
-        match self {
-            Self::Own(dir) => what(dir),
-            Self::Shared(dir) => what(&mut dir.lock().unwrap_or_else(PoisonError::into_inner)),
-        }
-    }
 }

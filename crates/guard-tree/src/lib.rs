@@ -11,10 +11,12 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod big;
 mod content;
 mod error;
 mod glance;
+mod lanes;
 mod links;
 mod literals;
 mod marks;
@@ -30,6 +32,7 @@ mod root;
 mod scan;
 mod stack;
 mod tally;
+mod telling;
 mod walk;
 
 pub use error::TreeError;

@@ -23,6 +23,8 @@ use guard_sys::writers::{self, Writers};
 use guard_sys::xattr::XattrReader;
 use sha2::{Digest as _, Sha256};
 
+use crate::batch::{self, Batch, Ticket};
+use crate::lanes::Lanes;
 use crate::pace::Throttle;
 use crate::{OpenWriters, Progress};
 
@@ -86,6 +88,15 @@ pub(crate) struct Sight {
     pub(crate) writers: Option<OpenWriters>,
     /// It is a file that is to be read later, and this is no word on it.
     pub(crate) is_put_off: bool,
+    /// Its content was read and is not hashed yet: what stands for the `sha256` that `observed` lacks.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+/// What became of a content that was read.
+enum Hashed {
+    Now(Digest),
+    /// The batch's slot begins with all of it, so many bytes.
+    Later(usize),
 }
 
 /// The entry changed while it was looked at.
@@ -114,6 +125,8 @@ pub(crate) struct Observer<'a> {
     lately: SystemTime,
     /// What was last heard, kept for a file that cannot be read because it is being written.
     open_writers: Option<OpenWriters>,
+    batch: Option<Batch>,
+    hashes_later: bool,
 }
 
 /// Is a file that is read also asked for open writers?
@@ -123,8 +136,20 @@ pub(crate) enum AskWriters {
     No,
 }
 
+/// How small files are hashed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hash {
+    /// Several at once, where this processor can, by whoever can wait for digests.
+    Together,
+    Alone,
+}
+
 impl<'a> Observer<'a> {
-    pub(crate) fn new(cache: CacheUse, control: Control<'a>) -> Self {
+    pub(crate) fn new(cache: CacheUse, control: Control<'a>, hash: Hash) -> Self {
+        let lanes = match hash {
+            Hash::Together => Lanes::of_this_processor(),
+            Hash::Alone => None,
+        };
         Self {
             buffer: Vec::new(),
             xattrs: XattrReader::default(),
@@ -135,7 +160,19 @@ impl<'a> Observer<'a> {
             put_off_from: None,
             lately: SystemTime::now(),
             open_writers: None,
+            batch: lanes.map(Batch::new),
+            hashes_later: false,
         }
+    }
+
+    /// Contents whose tickets were given away.
+    pub(crate) fn batch(&mut self) -> Option<&mut Batch> {
+        self.batch.as_mut()
+    }
+
+    /// From now on, small files may be seen with a ticket, which stands for their digest, or never.
+    pub(crate) fn hash_later(&mut self, later: bool) {
+        self.hashes_later = later;
     }
 
     /// From now on, files that are read are asked for open writers or not.
@@ -305,7 +342,7 @@ impl<'a> Observer<'a> {
             Ok(stat) => stat,
             Err(e) => return Ok(Sight::unreadable(None, Vec::new(), why("stat", &e))),
         };
-        let read = self.hash(file, stat.size);
+        let read = self.read(file, stat.size);
         let xattrs = self.xattrs.of_opened(file);
         let after = match stat::of(file) {
             Ok(after) => after,
@@ -319,7 +356,7 @@ impl<'a> Observer<'a> {
             Ok(xattrs) => xattrs,
             Err(e) => return Ok(Sight::unreadable(Some(&stat), Vec::new(), chain(&e))),
         };
-        let (digest, bytes) = match read {
+        let (hashed, bytes) = match read {
             Ok(ControlFlow::Continue(done)) => done,
             Ok(ControlFlow::Break(why)) => return Ok(Sight::unreadable(Some(&stat), xattrs, why.to_owned())),
             Err(e) => return Ok(Sight::unreadable(Some(&stat), xattrs, why("read", &e))),
@@ -328,26 +365,36 @@ impl<'a> Observer<'a> {
         {
             return Err(Again { stat: Some(after), why: Again::CHANGED });
         }
-        Ok(Sight::present(&stat, None, xattrs, Some(digest)))
+        let (digest, ticket) = match hashed {
+            Hashed::Now(digest) => (Some(digest), None),
+            Hashed::Later(length) => (None, self.batch.as_mut().map(|batch| batch.keep(length))),
+        };
+        Ok(Sight { ticket, ..Sight::present(&stat, None, xattrs, digest) })
     }
 
-    fn hash(
+    fn read(
         &mut self,
         file: BorrowedFd<'_>,
         size: u64,
-    ) -> io::Result<ControlFlow<&'static str, (Digest, u64)>> {
-        let room = usize::try_from(size).map_or(BUFFER, |n| n.saturating_add(1).min(BUFFER));
-        if self.buffer.len() < room {
-            self.buffer.resize(room.next_multiple_of(BUFFER_STEP), 0);
-        }
-        let mut sha = Sha256::new();
+    ) -> io::Result<ControlFlow<&'static str, (Hashed, u64)>> {
+        let may_wait = self.hashes_later && size <= batch::MOST && self.reading != CacheUse::FromDevice;
+        let batch = self.batch.as_mut().filter(|_| may_wait);
+        let in_batch = batch.is_some();
+        let buffer = match batch {
+            Some(batch) => batch.slot(),
+            None => room_for(size, &mut self.buffer),
+        };
         let control = self.control;
-        let read = read_whole(file, size, &mut self.buffer, self.reading, |piece| {
+        let (mut sha, mut whole) = (Sha256::new(), None);
+        let read = read_whole(file, size, buffer, self.reading, |piece| {
             if control.is_cancelled() {
                 return ControlFlow::Break("cancelled while it was read");
             }
-            sha.update(piece);
             let bytes = piece.len() as u64;
+            whole = (in_batch && bytes == size).then_some(piece.len());
+            if whole.is_none() {
+                sha.update(piece);
+            }
             if let Some(progress) = control.progress {
                 progress.bytes.fetch_add(bytes, Ordering::Relaxed);
             }
@@ -356,11 +403,24 @@ impl<'a> Observer<'a> {
             }
             ControlFlow::Continue(())
         })?;
-        Ok(match read {
-            ControlFlow::Continue(bytes) => ControlFlow::Continue((Digest(sha.finalize().into()), bytes)),
-            ControlFlow::Break(why) => ControlFlow::Break(why),
+        Ok(match (read, whole) {
+            (ControlFlow::Continue(bytes), Some(length)) => {
+                ControlFlow::Continue((Hashed::Later(length), bytes))
+            }
+            (ControlFlow::Continue(bytes), None) => {
+                ControlFlow::Continue((Hashed::Now(Digest(sha.finalize().into())), bytes))
+            }
+            (ControlFlow::Break(why), _) => ControlFlow::Break(why),
         })
     }
+}
+
+fn room_for(size: u64, buffer: &mut Vec<u8>) -> &mut [u8] {
+    let room = usize::try_from(size).map_or(BUFFER, |n| n.saturating_add(1).min(BUFFER));
+    if buffer.len() < room {
+        buffer.resize(room.next_multiple_of(BUFFER_STEP), 0);
+    }
+    buffer
 }
 
 impl Sight {
@@ -392,7 +452,7 @@ impl Sight {
     }
 
     pub(crate) fn seen(observed: Observed, mount: Option<u64>) -> Self {
-        Self { observed, mount, writers: None, is_put_off: false }
+        Self { observed, mount, writers: None, is_put_off: false, ticket: None }
     }
 
     fn put_off(stat: &Stat) -> Self {

@@ -69,11 +69,11 @@ pub struct ScanOptions<'a> {
     pub progress: &'a Progress,
 }
 
-/// Who hears what a scan finds. Called from several threads, one directory at a
-/// time each: `enter`, then `found` for every child in byte order of names, then
-/// `leave`. Big files are read by whichever thread is free: they come after the other children of their
-/// directory, in any order, and with them the rest of their directory's calls may come from another thread.
-/// Directories come in no particular order, but each after its parent.
+/// Who hears what a scan finds. Called from several threads: `enter`, then `found` for every child in byte order of names,
+/// then `leave`. Regular files that are read may come later, in any order: small ones wait until they have been hashed
+/// beside others, big ones are read by whichever thread is free, from which the rest of the directory's calls then come. A
+/// thread may enter other directories meanwhile, but calls nobody for one directory while another thread does.
+/// Directories come in no particular order, but each after it was found in its parent.
 pub trait Visitor: Sync {
     /// What the visitor keeps for a directory while it is being looked at, such as the
     /// baseline's children of it.

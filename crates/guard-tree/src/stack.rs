@@ -46,6 +46,14 @@ impl<T> Stack<T> {
         self.changed.notify_one();
     }
 
+    /// Takes the newest task; `None` where there is none now, or after [`Stack::stop`].
+    pub(crate) fn take_now(&self) -> Option<(T, Busy<'_, T>)> {
+        let mut state = self.lock();
+        let task = if state.stopped { None } else { state.next() }?;
+        state.busy += 1;
+        Some((task, Busy(self)))
+    }
+
     /// Takes the newest task; waits while there is none and there may be one yet. `None` once
     /// all is done, or after [`Stack::stop`].
     pub(crate) fn take(&self) -> Option<(T, Busy<'_, T>)> {

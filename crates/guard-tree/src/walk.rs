@@ -22,19 +22,22 @@ use guard_sys::priority::set_disk_idle;
 use guard_sys::read::CacheUse;
 use guard_sys::stat::{self, FileType};
 
-use crate::big::{BIG, BigFile, Kept, Waiting};
+use crate::big::{BIG, BigFile, Waiting};
 use crate::literals::Literals;
-use crate::observe::{AskWriters, Control, Observer, Sight, is_absence, why};
+use crate::observe::{AskWriters, Control, Hash, Observer, Sight, is_absence, why};
 use crate::pace::{Pace, Throttle};
 use crate::passage::Search;
 use crate::readers;
 use crate::stack::Stack;
-use crate::tally::Tally;
+use crate::telling::{Found, Shared, Teller};
 use crate::{Content, Root, ScanContent, ScanOptions, ScanReport, TreeError, Visitor};
 
 /// Longer paths are skipped, which is said. The kernel takes 4096 bytes at once; nobody
 /// but somebody who wants to wear a scanner out goes to sixteen times as much.
 const LONGEST_PATH: usize = 64 << 10;
+
+/// So many directories may wait until what was read of them has been hashed.
+const MOST_OPEN: usize = 256;
 
 /// The passages of the unprotected part that a directory lies in.
 pub(crate) type Passages = Arc<HashSet<RelPath>>;
@@ -119,7 +122,7 @@ impl<V: Visitor> Scan<'_, V> {
         };
         let class =
             if from.is_root() { self.policy.root_class() } else { self.policy.classify(from, is_dir) };
-        let mut worker = Worker::new(self, CacheUse::Ordinary);
+        let mut worker = Worker::new(self, CacheUse::Ordinary, Hash::Alone);
         let mut passages = None;
         let role = match role_of(class) {
             Some(role) => role,
@@ -140,21 +143,44 @@ impl<V: Visitor> Scan<'_, V> {
             worker.hand_in();
             return Ok(true);
         }
-        let mut dir = self.visitor.enter(from);
+        worker.teller.enter(from);
         let observed = match sight.observed {
             Observed::Present(e) if e.kind == Kind::File => {
-                let mut kept = Kept::Own(&mut dir);
-                let expected = worker.expected(&mut kept, from, FileType::RegularFile);
-                self.root
-                    .sight(from, worker.content(FileType::RegularFile, expected.as_deref()), self.control)
-                    .observed
+                let expected = self.expected(&worker.teller, None, from, FileType::RegularFile);
+                let content = self.content(FileType::RegularFile, expected.as_deref());
+                self.root.sight(from, content, self.control).observed
             }
             other => other,
         };
-        worker.tell(&mut Kept::Own(&mut dir), from.clone(), class, role, observed);
-        self.visitor.leave(dir, from);
+        worker.teller.found(None, Found { path: from.clone(), class, role, observed, writers: None });
+        worker.teller.leave();
         worker.hand_in();
         Ok(false)
+    }
+
+    /// What should be at a path, where that decides whether it is read.
+    fn expected<'t>(
+        &self,
+        teller: &'t Teller<'_, V>,
+        shared: Shared<'_, V::Dir>,
+        path: &RelPath,
+        listed: FileType,
+    ) -> Option<Cow<'t, Entry>> {
+        let asked = self.content == ScanContent::WhereDiffers && listed == FileType::RegularFile;
+        if asked { teller.expected(shared, path) } else { None }
+    }
+
+    fn content<'e>(&self, listed: FileType, expected: Option<&'e Entry>) -> Content<'e> {
+        match (self.content, expected) {
+            (ScanContent::Glance, _) => Content::Glance,
+            _ if listed != FileType::RegularFile => Content::Skip,
+            (ScanContent::None, _) => Content::Skip,
+            (ScanContent::AllFromDevice, _) => Content::ReadFromDevice,
+            (ScanContent::WhereDiffers, Some(expected)) => Content::IfDiffers(expected),
+            (ScanContent::WhereDiffers, None) | (ScanContent::All | ScanContent::AllAndWriters, _) => {
+                Content::Read
+            }
+        }
     }
 
     fn work(&self, workers: usize, paced: bool) -> Result<(), TreeError> {
@@ -197,8 +223,14 @@ impl<V: Visitor> Scan<'_, V> {
         } else {
             CacheUse::Ordinary
         };
-        let mut worker = Worker::new(self, cache);
-        while let Some((job, _busy)) = self.stack.take() {
+        let mut worker = Worker::new(self, cache, Hash::Together);
+        loop {
+            let next = self.stack.take_now().or_else(|| {
+                // Others may need long until there is something to do.
+                worker.tell_all();
+                self.stack.take()
+            });
+            let Some((job, _busy)) = next else { break };
             let done = match job {
                 Job::Directory(task) => worker.directory(task),
                 Job::Big(file) => worker.big(file),
@@ -221,20 +253,20 @@ struct Worker<'s, 'a, V: Visitor> {
     second: Listing,
     /// The directory that was looked at last.
     last: Option<(RelPath, OwnedFd)>,
-    tally: Tally,
+    teller: Teller<'s, V>,
     /// Names of big files in the directory that is gone through.
     put_off: Vec<Box<[u8]>>,
 }
 
 impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
-    fn new(scan: &'s Scan<'a, V>, cache: CacheUse) -> Self {
+    fn new(scan: &'s Scan<'a, V>, cache: CacheUse, hash: Hash) -> Self {
         Self {
             scan,
-            observer: Observer::new(cache, scan.control),
+            observer: Observer::new(cache, scan.control, hash),
             listing: Listing::default(),
             second: Listing::default(),
             last: None,
-            tally: Tally::default(),
+            teller: Teller::new(scan.visitor, scan.control.progress),
             put_off: Vec::new(),
         }
     }
@@ -245,11 +277,12 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             Ok(fd) => fd,
             Err(e) if is_absence(&e) => {
                 // It went away since it was found: with all its children.
-                let mut dir = self.scan.visitor.enter(&path);
+                self.teller.enter(&path);
                 if let Some((role, _)) = start.map(|s| *s) {
-                    self.tell(&mut Kept::Own(&mut dir), path.clone(), class, role, Observed::Absent);
+                    let observed = Observed::Absent;
+                    self.teller.found(None, Found { path, class, role, observed, writers: None });
                 }
-                self.scan.visitor.leave(dir, &path);
+                self.teller.leave();
                 return Ok(());
             }
             Err(source) if start.is_some() => {
@@ -260,27 +293,32 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
                 });
             }
             Err(e) => {
-                self.tally.skip(path, why("list", &e));
+                self.teller.tally.skip(path, why("list", &e));
                 return Ok(());
             }
         };
-        let mut dir = self.scan.visitor.enter(&path);
+        self.teller.enter(&path);
         if let Some((role, observed)) = start.map(|s| *s) {
-            self.tell(&mut Kept::Own(&mut dir), path.clone(), class, role, observed);
+            self.teller.found(None, Found { path: path.clone(), class, role, observed, writers: None });
         }
         let listing = std::mem::take(&mut self.listing);
         let here = Here { path: &path, fd: fd.as_fd(), class, passages: passages.as_ref(), mount };
         self.observer.begin_directory();
         self.observer.put_off(self.scan.puts_off.then_some(BIG));
-        let mut kept = Kept::Own(&mut dir);
-        let done = listing.iter().try_for_each(|(name, kind)| self.entry(&mut kept, &here, name, kind));
+        self.observer.hash_later(true);
+        let done = listing.iter().try_for_each(|(name, kind)| self.entry(None, &here, name, kind));
         self.listing = listing;
         done?;
         if self.put_off.is_empty() {
-            self.scan.visitor.leave(dir, &path);
+            self.teller.leave();
+            if self.teller.open() > MOST_OPEN {
+                self.tell_all();
+            }
             self.last = Some((path, fd));
             return Ok(());
         }
+        self.tell_all();
+        let Some(dir) = self.teller.hand_over() else { return Ok(()) };
         let of = Arc::new(Waiting { path, fd, class, passages, mount, dir: Mutex::new(dir) });
         for name in self.put_off.drain(..) {
             self.scan.stack.push_first(Job::Big(BigFile { of: Arc::clone(&of), name }));
@@ -294,7 +332,8 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         let Waiting { path, fd, class, passages, mount, dir } = &*of;
         let here = Here { path, fd: fd.as_fd(), class: *class, passages: passages.as_ref(), mount: *mount };
         self.observer.put_off(None);
-        self.entry(&mut Kept::Shared(dir), &here, &name, FileType::RegularFile)?;
+        self.observer.hash_later(false);
+        self.entry(Some(dir), &here, &name, FileType::RegularFile)?;
         self.leave_if_last(of);
         Ok(())
     }
@@ -316,7 +355,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
 
     fn entry(
         &mut self,
-        dir: &mut Kept<'_, V::Dir>,
+        shared: Shared<'_, V::Dir>,
         here: &Here<'_>,
         name: &[u8],
         listed: FileType,
@@ -328,7 +367,9 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         // No name in a directory has a slash or a NUL in it.
         let Ok(path) = here.path.join(name) else { return Ok(()) };
         if path.as_bytes().len() > LONGEST_PATH {
-            self.tally.skip(here.path.clone(), format!("holds paths of more than {LONGEST_PATH} bytes"));
+            self.teller
+                .tally
+                .skip(here.path.clone(), format!("holds paths of more than {LONGEST_PATH} bytes"));
             return Ok(());
         }
         let listed = match listed {
@@ -342,15 +383,16 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         self.scan.literals.note(name, is_dir);
         let Some(mut place) = self.place(here, &path, is_dir)? else {
             let class = self.scan.policy.child(here.class, &path, is_dir);
-            dir.with(|dir| self.scan.visitor.passed_over(dir, &path, class));
+            self.teller.passed_over(shared, &path, class);
             return Ok(());
         };
         if let Some(throttle) = control.throttle {
             throttle.charge(Pace::ENTRY_COST, control.cancel);
         }
-        let expected = self.expected(dir, &path, listed);
+        let expected = self.scan.expected(&self.teller, shared, &path, listed);
         self.observer.ask_writers(self.ask_writers(place.role));
-        let mut sight = self.observer.child(here.fd, name, self.content(listed, expected.as_deref()));
+        let content = self.scan.content(listed, expected.as_deref());
+        let mut sight = self.observer.child(here.fd, name, content);
         drop(expected);
         if sight.is_put_off {
             self.put_off.push(name.into());
@@ -365,8 +407,8 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
                 self.observer.ask_writers(self.ask_writers(place.role));
             }
             if kind == Kind::File && listed != FileType::RegularFile {
-                let expected = self.expected(dir, &path, FileType::RegularFile);
-                let content = self.content(FileType::RegularFile, expected.as_deref());
+                let expected = self.scan.expected(&self.teller, shared, &path, FileType::RegularFile);
+                let content = self.scan.content(FileType::RegularFile, expected.as_deref());
                 self.observer.put_off(None);
                 sight = self.observer.child(here.fd, name, content);
                 self.observer.put_off(self.scan.puts_off.then_some(BIG));
@@ -379,7 +421,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             return Err(TreeError::Cancelled); // Perhaps while it was read.
         }
         if sight.mount.is_some_and(|m| here.mount.is_some_and(|h| h != m)) {
-            self.tally.mounts.push(path.clone());
+            self.teller.tally.mounts.push(path.clone());
         }
         let descend =
             is_dir && place.role != Role::WritableTop && matches!(sight.observed, Observed::Present(_));
@@ -390,10 +432,32 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             mount: sight.mount,
             start: None,
         });
-        self.tell_writers(dir, &path, &mut sight);
-        self.tell(dir, path, place.class, place.role, sight.observed);
+        let Sight { observed, writers, ticket, .. } = sight;
+        let found = Found { path, class: place.class, role: place.role, observed, writers };
+        match ticket {
+            Some(ticket) => {
+                self.teller.found_later(found, ticket);
+                self.settle();
+            }
+            None => self.teller.found(shared, found),
+        }
         task.into_iter().for_each(|task| self.scan.stack.push(Job::Directory(task)));
         Ok(())
+    }
+
+    /// Tells what was hashed meanwhile.
+    fn settle(&mut self) {
+        if let Some(batch) = self.observer.batch() {
+            self.teller.settle(batch);
+        }
+    }
+
+    /// Tells all that waits, hashing what is not hashed yet.
+    fn tell_all(&mut self) {
+        if let Some(batch) = self.observer.batch() {
+            batch.hash();
+            self.teller.settle(batch);
+        }
     }
 
     /// How a path is to be reported; `None` for not at all.
@@ -417,40 +481,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         let scan = self.scan;
         let search =
             Search { root: scan.root, policy: scan.policy, literals: &scan.literals, control: scan.control };
-        search.below(top, class, &mut self.second, &mut self.tally.skipped).map(Arc::new)
-    }
-
-    fn expected<'d>(
-        &self,
-        dir: &'d mut Kept<'_, V::Dir>,
-        path: &RelPath,
-        listed: FileType,
-    ) -> Option<Cow<'d, Entry>>
-    where
-        's: 'd,
-    {
-        let asked = self.scan.content == ScanContent::WhereDiffers && listed == FileType::RegularFile;
-        let scan = self.scan;
-        match dir {
-            Kept::Own(dir) if asked => scan.visitor.expected(dir, path),
-            Kept::Shared(dir) if asked => {
-                scan.visitor.expected(&lock(dir), path).map(|e| Cow::Owned(e.into_owned()))
-            }
-            _ => None,
-        }
-    }
-
-    fn content<'e>(&self, listed: FileType, expected: Option<&'e Entry>) -> Content<'e> {
-        match (self.scan.content, expected) {
-            (ScanContent::Glance, _) => Content::Glance,
-            _ if listed != FileType::RegularFile => Content::Skip,
-            (ScanContent::None, _) => Content::Skip,
-            (ScanContent::AllFromDevice, _) => Content::ReadFromDevice,
-            (ScanContent::WhereDiffers, Some(expected)) => Content::IfDiffers(expected),
-            (ScanContent::WhereDiffers, None) | (ScanContent::All | ScanContent::AllAndWriters, _) => {
-                Content::Read
-            }
-        }
+        search.below(top, class, &mut self.second, &mut self.teller.tally.skipped).map(Arc::new)
     }
 
     fn ask_writers(&self, role: Role) -> AskWriters {
@@ -462,28 +493,9 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         }
     }
 
-    fn tell_writers(&self, dir: &mut Kept<'_, V::Dir>, path: &RelPath, sight: &mut Sight) {
-        let Some(writers) = sight.writers.take() else { return };
-        if let Observed::Present(e) | Observed::Unreadable { entry: Some(e), .. } = &sight.observed {
-            dir.with(|dir| self.scan.visitor.writers(dir, path, (e.dev, e.ino), writers));
-        }
-    }
-
-    fn tell(
-        &mut self,
-        dir: &mut Kept<'_, V::Dir>,
-        path: RelPath,
-        class: Class,
-        role: Role,
-        observed: Observed,
-    ) {
-        self.tally.count(role, &observed, self.scan.control.progress);
-        dir.with(|dir| self.scan.visitor.found(dir, path, class, role, observed));
-    }
-
     /// Adds what this worker counted to the report.
     fn hand_in(self) {
-        self.tally.add_to(&mut lock(&self.scan.report));
+        self.teller.tally.add_to(&mut lock(&self.scan.report));
     }
 }
 

@@ -252,6 +252,44 @@ fn big_files_are_found_like_others_whoever_reads_them() {
     (0..4).for_each(|_| assert_eq!(by(3), one));
 }
 
+/// Small files are hashed beside others, whatever their sizes and directories.
+#[test]
+fn every_digest_is_of_its_own_file() {
+    let top = tempfile::tempdir().unwrap();
+    let content =
+        |n: usize, size: usize| (0..size).map(|i| ((i * 7) ^ n ^ (i >> 8)) as u8).collect::<Vec<_>>();
+    // More directories than may wait, some with one file and some with none; links among files.
+    for n in 0..600 {
+        let dir = top.path().join(format!("few/{}/{n}", n % 7));
+        fs::create_dir_all(&dir).unwrap();
+        if n % 3 == 0 {
+            fs::write(dir.join("f"), content(n, n * 37 % 5000)).unwrap();
+        }
+        symlink("f", dir.join("a")).unwrap();
+        symlink("f", dir.join("z")).unwrap();
+    }
+    let many = top.path().join("many");
+    fs::create_dir(&many).unwrap();
+    (0..700).for_each(|n| fs::write(many.join(n.to_string()), content(n, n % 300)).unwrap());
+    // Around what is hashed beside others and what is read by itself, some with a big one in their directory.
+    for (n, size) in [0, 1, 63, 64, 65, 65_535, 65_536, 65_537, 131_072, 700_000].into_iter().enumerate() {
+        let dir = top.path().join(format!("sizes/{}", n % 3));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(size.to_string()), content(n, size)).unwrap();
+    }
+    fs::write(top.path().join("sizes/1/big"), content(1, BIG as usize)).unwrap();
+    let root = Root::open(top.path()).unwrap();
+    let expected = naive(top.path());
+    for workers in [1, 2, 5] {
+        let found = try_scan(&root, &everything(), &RelPath::root(), ScanContent::All, workers).unwrap();
+        assert_eq!(found.entries(), expected, "{workers} workers");
+        assert_eq!(
+            found.report.totals.files,
+            expected.values().filter(|e| e.kind == Kind::File).count() as u64
+        );
+    }
+}
+
 #[test]
 fn a_paced_scan_keeps_to_its_pace() {
     let top = tree(&["a", "b", "c/d"]);

@@ -52,6 +52,7 @@ pub(crate) struct Collect {
 
 pub(crate) struct Dir {
     path: RelPath,
+    /// Of what is no regular file.
     last: Option<RelPath>,
 }
 
@@ -71,11 +72,16 @@ impl Visitor for Collect {
     fn found(&self, dir: &mut Dir, path: RelPath, class: Class, role: Role, observed: Observed) {
         let itself = path == dir.path;
         assert!(itself || path.parent().as_ref() == Some(&dir.path), "{path} in {}", dir.path);
-        let is_big = matches!(&observed, Observed::Present(e) if e.kind == Kind::File && e.size >= BIG);
+        let is = |kind| matches!(&observed, Observed::Present(e) if e.kind == kind);
+        let (is_file, is_dir) = (is(Kind::File), is(Kind::Directory));
         let key = path.as_bytes().to_vec();
-        if !is_big {
+        if !is_file {
             assert!(dir.last.as_ref().is_none_or(|last| *last < path), "{path} after {:?}", dir.last);
-            dir.last = Some(path);
+            dir.last = Some(path.clone());
+        }
+        if is_dir && !itself {
+            let entered = self.entered.lock().unwrap();
+            assert!(!entered.contains(path.as_bytes()), "{path} was entered before it was found");
         }
         let before = self.found.lock().unwrap().insert(key, Found { class, role, observed });
         assert_eq!(before, None, "found twice");

@@ -21,11 +21,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One run. Peak memory is of the largest of its processes, in KiB; 0 where it was not measured."""
+    """One run. Peak memory is of the largest of its processes, in KiB; 0 where it was not measured. `read` is what came from a disk, in KiB."""
 
     seconds: float
     cpu: float
     peak: int
+    read: int = 0
 
 
 def run(argv: list, good: tuple[int, ...] = (0,), said: Path | None = None) -> Sample:
@@ -38,15 +39,15 @@ def run(argv: list, good: tuple[int, ...] = (0,), said: Path | None = None) -> S
         with out as to:
             began = time.perf_counter()
             done = subprocess.run(
-                ["time", "--quiet", "--format=%U %S %M", f"--output={told.name}", *map(str, argv)],
+                ["time", "--quiet", "--format=%U %S %M %I", f"--output={told.name}", *map(str, argv)],
                 stdin=subprocess.DEVNULL, stdout=to, stderr=to, check=False,
             )
             took = time.perf_counter() - began
         if done.returncode not in good:
             text = said.read_text(errors="replace")[-2000:] if said else ""
             raise Failed(f"{' '.join(map(str, argv))}: exit status {done.returncode}\n{text}")
-        user, system, peak = told.read().split()
-    return Sample(took, float(user) + float(system), int(peak))
+        user, system, peak, blocks = told.read().split()
+    return Sample(took, float(user) + float(system), int(peak), int(blocks) // 2)
 
 
 def shell(script: str, good: tuple[int, ...] = (0,)) -> Sample:
@@ -70,6 +71,11 @@ class Process:
         finer than the ticks in /proc."""
         return time.clock_gettime(~self.pid << 3 | 2)
 
+    def read(self) -> int:
+        """KiB that came from a disk."""
+        lines = (self._proc / "io").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:")) // 1024
+
     def forget_peak(self) -> None:
         with contextlib.suppress(OSError):
             (self._proc / "clear_refs").write_text("5")
@@ -77,10 +83,10 @@ class Process:
     def measured(self, what: Callable[[], object]) -> Sample:
         """What this process needs for something that somebody else waits for."""
         self.forget_peak()
-        cpu, began = self.cpu(), time.perf_counter()
+        read, cpu, began = self.read(), self.cpu(), time.perf_counter()
         what()
         took = time.perf_counter() - began
-        return Sample(took, self.cpu() - cpu, self.memory("VmHWM"))
+        return Sample(took, self.cpu() - cpu, self.memory("VmHWM"), self.read() - read)
 
 
 SYNCS = ("fsync", "fdatasync", "syncfs")
@@ -154,20 +160,36 @@ class Series:
 
 Task = Callable[[], Sample]
 
+LITTLE = 1024
+"""KiB: whoever reads more from a disk did not find the page cache warm."""
+
+TRIES = 5
+
+
+def warm(reads: Task) -> None:
+    """Runs it until everything it reads is in the page cache: some machines write out again what lay there for half a minute."""
+    for _ in range(TRIES):
+        if reads().read <= LITTLE:
+            return
+
 
 def interleaved(rounds: int, tasks: dict[str, Task], before: Callable[[], object], once: frozenset[str] = frozenset(),
-                say: Callable[[str], None] = lambda line: None) -> dict[str, Series]:
+                say: Callable[[str], None] = lambda line: None, is_warm: bool = True) -> dict[str, Series]:
     """Each task in each round, in turn, `before` before each; those in `once` in the first round only. What fails is said and left
-    out of the rounds that follow."""
+    out of the rounds that follow. Where the page cache `is_warm`, who had to read from a disk all the same tries again."""
     done: dict[str, list[Sample]] = {}
     failed: set[str] = set()
     for number in range(rounds):
         for name, task in tasks.items():
             if name in failed or (number and name in once):
                 continue
-            before()
             try:
-                sample = task()
+                for _ in range(TRIES):
+                    before()
+                    sample = task()
+                    if not is_warm or name in once or sample.read <= LITTLE:
+                        break
+                    say(f"  round {number + 1}: {name}: {sample.seconds:.3f} s, of which some for {sample.read / 1024:.1f} MiB from the disk; again")
             except (Failed, OSError) as e:
                 say(f"{name} failed: {e}")
                 failed.add(name)

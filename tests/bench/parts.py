@@ -110,7 +110,7 @@ def check(bench: Bench, usual: trees.Tree = trees.SMALL) -> str:
             if is_huge or peer.slow:
                 once.add(peer.name)
         daemon.wait_until_idle()
-        series = interleaved(bench.rounds, tasks, lambda: floor("check"), frozenset(once), bench.say)
+        series = interleaved(bench.rounds, tasks, floor.warm, frozenset(once), bench.say)
     bench.checks[tree.name] = series
     return ratios(f"full check of `{tree.name}`, {tree.files:,} files", series, "floor") + bench.missing()
 
@@ -131,7 +131,7 @@ def big(bench: Bench) -> str:
             "floor": lambda: floor("check"), "floor, one thread": lambda: floor("check", 1),
             "guardd check": lambda: daemon.timed(daemon.clean),
         }
-        series = interleaved(bench.rounds, tasks, lambda: floor("check"), say=bench.say)
+        series = interleaved(bench.rounds, tasks, floor.warm, say=bench.say)
     return ratios("full check of 4 files of 1 GiB", series, "floor")
 
 
@@ -160,16 +160,17 @@ def baseline(bench: Bench) -> str:
     with bench.others(root) as others:
         def lock() -> Sample:
             with bench.daemon(root) as daemon:
+                floor.warm()
                 return daemon.timed(daemon.lock)
 
         tasks = {"floor": lambda: floor("record"), "guardd lock, without seal and backup": lock}
         tasks |= {peer.name: peer.baseline for peer in others}
         floor("record")
         once = frozenset(peer.name for peer in others)
-        series = interleaved(min(bench.rounds, 3), tasks, lambda: floor("check"), once, bench.say)
+        series = interleaved(min(bench.rounds, 3), tasks, floor.warm, once, bench.say)
         waited: list[float] = []
-        floor("check")
         with bench.daemon(root) as daemon, syncs_of(daemon.seen.pid, waited):
+            floor.warm()
             traced = daemon.timed(daemon.lock)
     text = ratios(f"baseline of `{tree.name}`, {tree.files:,} files", series, "floor")
     if waited:
@@ -223,7 +224,7 @@ def cold(bench: Bench) -> str:
         daemon.wait_until_idle()
         tasks: dict[str, Callable[[], Sample]] = {f"floor, {n} threads": (lambda n=n: floor("check", n)) for n in READERS}
         tasks["guardd check"] = lambda: daemon.timed(daemon.clean)
-        series = interleaved(min(bench.rounds, 3), tasks, drop_caches, say=bench.say)
+        series = interleaved(min(bench.rounds, 3), tasks, drop_caches, say=bench.say, is_warm=False)
     best = min((name for name in series if name.startswith("floor")), key=lambda name: series[name].seconds())
     return ratios(f"full check of `{tree.name}`, cold", series, best)
 

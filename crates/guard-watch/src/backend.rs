@@ -22,19 +22,19 @@ pub(crate) enum Refusal {
     Other(String),
 }
 
-/// Puts up and takes down watches on single directories; events go to the
+/// Puts up and takes down watches on single directories, from several threads at once; events go to the
 /// [`Inbox`] that it was started with. It may have several readers. Each says
 /// [`Inbox::started`], and, when it ends for whatever reason, [`Inbox::ended`].
-pub(crate) trait Backend: Send {
+pub(crate) trait Backend: Send + Sync {
     /// Watches one directory. Calling it again for the same path is harmless
     /// and renews a watch whose directory was replaced. `handle` is the directory where it is
     /// open for listing already.
-    fn watch(&mut self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
+    fn watch(&self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
     /// Watches the attributes of a directory that is itself of interest, but not what is in it;
     /// what holds it is watched.
     fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal>;
     /// Forgets one directory; harmless where there is no watch.
-    fn unwatch(&mut self, directory: &Path);
+    fn unwatch(&self, directory: &Path);
     /// Watches the canaries' directory by every reader, anew if it was replaced.
     fn watch_canaries(&mut self) -> Result<(), Refusal>;
     /// The readers that there are, a bit for each: who must hear a canary.

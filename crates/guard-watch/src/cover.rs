@@ -5,7 +5,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use guard_model::RelPath;
@@ -25,7 +24,7 @@ pub(crate) struct Cover<'t> {
     pub(crate) root: &'t Path,
     pub(crate) standing: &'t Standing,
     pub(crate) policy: &'t Policy,
-    pub(crate) backend: Mutex<&'t mut dyn Backend>,
+    pub(crate) backend: &'t dyn Backend,
 }
 
 /// What came of it.
@@ -106,13 +105,13 @@ impl Cover<'_> {
             Err(e) => {
                 failed(found, format!("cannot open it: {e}"));
                 // inotify may watch it all the same.
-                if self.backend(|backend| backend.watch(&absolute, None)).is_ok() {
+                if self.backend.watch(&absolute, None).is_ok() {
                     found.covered.watched.push(dir.clone());
                 }
                 return;
             }
         };
-        match self.backend(|backend| backend.watch(&absolute, Some(handle.as_fd()))) {
+        match self.backend.watch(&absolute, Some(handle.as_fd())) {
             Ok(()) => {}
             Err(Refusal::Gone) => return,
             Err(refusal) => return failed(found, words(&refusal)),
@@ -125,7 +124,7 @@ impl Cover<'_> {
                 self.below(dir, class, &handle, listing, found);
                 found.covered.watched.push(dir.clone());
             }
-            Err(e) if is_gone(&e) => self.backend(|backend| backend.unwatch(&absolute)),
+            Err(e) if is_gone(&e) => self.backend.unwatch(&absolute),
             Err(e) => {
                 failed(found, format!("cannot list it: {e}"));
                 found.covered.watched.push(dir.clone());
@@ -150,10 +149,6 @@ impl Cover<'_> {
                 found.covered.alone.push(child);
             }
         }
-    }
-
-    fn backend<T>(&self, does: impl FnOnce(&mut dyn Backend) -> T) -> T {
-        does(&mut **self.backend.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -43,16 +43,46 @@ const PARTS: usize = 16;
 /// meanwhile may be gone by then; he is named from memory, where there is one.
 const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// Directories by their handles.
-type Directories = Mutex<HashMap<ObjectId, PathBuf>>;
+/// The directories that have marks.
+#[derive(Default)]
+struct Directories {
+    paths: HashMap<ObjectId, PathBuf>,
+    /// Which handle a path was given, to forget it by.
+    handles: HashMap<PathBuf, ObjectId>,
+}
+
+impl Directories {
+    fn learn(&mut self, id: ObjectId, path: &Path) {
+        self.paths.insert(id.clone(), path.to_owned());
+        if let Some(before) = self.handles.insert(path.to_owned(), id.clone())
+            && before != id
+        {
+            self.drop_handle(&before, path);
+        }
+    }
+
+    fn forget(&mut self, path: &Path) {
+        if let Some(id) = self.handles.remove(path) {
+            self.drop_handle(&id, path);
+        }
+    }
+
+    /// Unless it is known by another path meanwhile: it was moved there. The mark itself stays on the
+    /// inode, wherever that is now; its events mean nothing any more.
+    fn drop_handle(&mut self, id: &ObjectId, path: &Path) {
+        if self.paths.get(id).is_some_and(|known| known == path) {
+            self.paths.remove(id);
+        }
+    }
+}
 
 struct Shared {
     group: Group,
-    directories: Directories,
+    directories: Mutex<Directories>,
 }
 
 impl Shared {
-    fn directories(&self) -> MutexGuard<'_, HashMap<ObjectId, PathBuf>> {
+    fn directories(&self) -> MutexGuard<'_, Directories> {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,8 +90,6 @@ impl Shared {
 /// The marks of one environment, with the thread that reads what they bring.
 struct Fanotify {
     shared: Arc<Shared>,
-    /// Which handle a path was given, to forget it by.
-    handles: HashMap<PathBuf, ObjectId>,
     interest: Interest,
     slash: OwnedFd,
     stop: Arc<OwnedFd>,
@@ -109,14 +137,13 @@ impl Fanotify {
                 (group, None, monotonic_nanos(), memory, Attribution::with(programs))
             }
         };
-        let shared = Arc::new(Shared { group, directories: Directories::default() });
+        let shared = Arc::new(Shared { group, directories: Mutex::default() });
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("no event descriptor")(e.into()))?;
         let stop = Arc::new(stop);
         let slash = open::absolute(Path::new("/"), How::LocateDirectory).map_err(failed("open /"))?;
         let mut backend = Self {
             shared: Arc::clone(&shared),
-            handles: HashMap::new(),
             interest: interest.clone(),
             slash,
             stop: Arc::clone(&stop),
@@ -154,7 +181,7 @@ impl Fanotify {
         Ok(backend)
     }
 
-    fn mark(&mut self, path: &Path, listen: Listen) -> std::io::Result<()> {
+    fn mark(&self, path: &Path, listen: Listen) -> std::io::Result<()> {
         let beneath = path.strip_prefix("/").unwrap_or(path);
         // Without symbolic links all the way, so that the mark is on what the path says.
         let directory = if beneath.as_os_str().is_empty() {
@@ -165,33 +192,16 @@ impl Fanotify {
         self.mark_opened(path, directory.as_fd(), listen)
     }
 
-    fn mark_opened(&mut self, path: &Path, directory: BorrowedFd<'_>, listen: Listen) -> std::io::Result<()> {
+    fn mark_opened(&self, path: &Path, directory: BorrowedFd<'_>, listen: Listen) -> std::io::Result<()> {
         let id = ObjectId::of(directory)?;
-        self.shared.directories().insert(id.clone(), path.to_owned());
-        if let Err(e) = self.shared.group.mark(directory, listen) {
-            self.shared.directories().remove(&id);
-            return Err(e);
-        }
-        if let Some(before) = self.handles.insert(path.to_owned(), id.clone())
-            && before != id
-        {
-            self.drop_handle(&before, path);
-        }
-        Ok(())
-    }
-
-    /// Unless it is known by another path meanwhile: it was moved there. The mark itself stays on the
-    /// inode, wherever that is now; its events mean nothing any more.
-    fn drop_handle(&self, id: &ObjectId, path: &Path) {
-        let mut directories = self.shared.directories();
-        if directories.get(id).is_some_and(|known| known == path) {
-            directories.remove(id);
-        }
+        // Known before there can be an event.
+        self.shared.directories().learn(id, path);
+        self.shared.group.mark(directory, listen).inspect_err(|_| self.shared.directories().forget(path))
     }
 }
 
 impl Backend for Fanotify {
-    fn watch(&mut self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+    fn watch(&self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         let is_above = directory != self.interest.root && self.interest.root.starts_with(directory);
         let listen = if is_above { Listen::Names } else { Listen::Entries };
         let marked = match handle {
@@ -205,10 +215,8 @@ impl Backend for Fanotify {
         self.mark(directory, Listen::Itself).map_err(|e| refusal(&e))
     }
 
-    fn unwatch(&mut self, directory: &Path) {
-        if let Some(id) = self.handles.remove(directory) {
-            self.drop_handle(&id, directory);
-        }
+    fn unwatch(&self, directory: &Path) {
+        self.shared.directories().forget(directory);
     }
 
     fn watch_canaries(&mut self) -> Result<(), Refusal> {
@@ -419,7 +427,7 @@ impl Reader {
 
     fn path_of(&self, event: &Event) -> Option<PathBuf> {
         let directories = self.shared.directories();
-        let directory = directories.get(event.place.as_ref()?)?;
+        let directory = directories.paths.get(event.place.as_ref()?)?;
         Some(if event.name == b"." {
             directory.clone()
         } else {

@@ -14,8 +14,8 @@ use std::hash::{Hash, Hasher};
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use notify::event::{
     AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind, RenameMode,
@@ -138,7 +138,7 @@ enum Share {
 }
 
 /// The directories of one environment, shared out.
-struct Inotify {
+struct Instances {
     first: Instance,
     /// By the hash of a directory's path. Those that were watched before the
     /// tree was large are with the first one.
@@ -148,6 +148,10 @@ struct Inotify {
     inbox: Arc<Inbox>,
     generation: u64,
     interest: Interest,
+}
+
+struct Inotify {
+    instances: Mutex<Instances>,
     /// Why it is not fanotify, where that was wanted.
     instead: Option<String>,
 }
@@ -171,7 +175,8 @@ pub(crate) fn start_instead(
     let first = instance(inbox, generation, &interest, 0, None).map_err(WatchError::Backend)?;
     let shares = [const { Share::Unmade }; SHARES - 1];
     let inbox = Arc::clone(inbox);
-    Ok(Box::new(Inotify { first, shares, watches: 0, inbox, generation, interest, instead }))
+    let instances = Instances { first, shares, watches: 0, inbox, generation, interest };
+    Ok(Box::new(Inotify { instances: Mutex::new(instances), instead }))
 }
 
 fn instance(
@@ -203,7 +208,7 @@ fn number_of(directory: &Path) -> usize {
     usize::try_from(hasher.finish() % SHARES as u64).unwrap_or(0)
 }
 
-impl Inotify {
+impl Instances {
     /// The share beyond the first that this directory falls to, if it does.
     fn share_of(&mut self, directory: &Path) -> Option<&mut Share> {
         self.shares.get_mut(number_of(directory).checked_sub(1)?)
@@ -236,7 +241,7 @@ impl Inotify {
         }
     }
 
-    fn instances(&mut self) -> impl Iterator<Item = &mut Instance> {
+    fn all(&mut self) -> impl Iterator<Item = &mut Instance> {
         let shares = self.shares.iter_mut().filter_map(|share| match share {
             Share::Made(instance) => Some(instance),
             _ => None,
@@ -245,10 +250,17 @@ impl Inotify {
     }
 }
 
+impl Inotify {
+    fn instances(&self) -> MutexGuard<'_, Instances> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Backend for Inotify {
-    fn watch(&mut self, directory: &Path, _: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
-        watch(&mut self.instance_for(directory).watcher, directory)?;
-        self.watches += 1;
+    fn watch(&self, directory: &Path, _: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+        let mut instances = self.instances();
+        watch(&mut instances.instance_for(directory).watcher, directory)?;
+        instances.watches += 1;
         Ok(())
     }
 
@@ -257,19 +269,21 @@ impl Backend for Inotify {
         Ok(())
     }
 
-    fn unwatch(&mut self, directory: &Path) {
+    fn unwatch(&self, directory: &Path) {
+        let mut instances = self.instances();
         // From before the tree was large, or from after.
-        unwatch(&mut self.first.watcher, directory);
-        if let Some(Share::Made(instance)) = self.share_of(directory) {
+        unwatch(&mut instances.first.watcher, directory);
+        if let Some(Share::Made(instance)) = instances.share_of(directory) {
             unwatch(&mut instance.watcher, directory);
         }
-        self.watches = self.watches.saturating_sub(1);
+        instances.watches = instances.watches.saturating_sub(1);
     }
 
     fn watch_canaries(&mut self) -> Result<(), Refusal> {
-        let canaries = self.interest.canaries.clone();
+        let mut instances = self.instances();
+        let canaries = instances.interest.canaries.clone();
         let mut outcome = Ok(());
-        for instance in self.instances() {
+        for instance in instances.all() {
             let watched = watch(&mut instance.watcher, &canaries);
             instance.hears |= watched.is_ok();
             outcome = outcome.and(watched);
@@ -279,8 +293,10 @@ impl Backend for Inotify {
 
     fn readers(&self) -> u32 {
         let hears = |share: &Share| matches!(share, Share::Made(instance) if instance.hears);
-        let first = u32::from(self.first.hears);
-        (1u32..).zip(&self.shares).filter(|(_, s)| hears(s)).fold(first, |mask, (bit, _)| mask | 1 << bit)
+        let instances = self.instances();
+        let first = u32::from(instances.first.hears);
+        let shares = (1u32..).zip(&instances.shares);
+        shares.filter(|(_, s)| hears(s)).fold(first, |mask, (bit, _)| mask | 1 << bit)
     }
 
     fn kind(&self) -> Kind {

@@ -30,7 +30,7 @@ fn puppet(inbox: &Arc<Inbox>, generation: u64, interest: Interest) -> Result<Box
 }
 
 impl Backend for Puppet {
-    fn watch(&mut self, directory: &Path, _: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
+    fn watch(&self, directory: &Path, _: Option<BorrowedFd<'_>>) -> Result<(), Refusal> {
         let first = self.generation == 1;
         match directory.file_name().and_then(|n| n.to_str()) {
             Some("limit") => Err(Refusal::Limit),
@@ -55,7 +55,7 @@ impl Backend for Puppet {
         Ok(())
     }
 
-    fn unwatch(&mut self, _: &Path) {}
+    fn unwatch(&self, _: &Path) {}
 
     fn watch_canaries(&mut self) -> Result<(), Refusal> {
         Ok(())

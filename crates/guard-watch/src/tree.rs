@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use guard_model::RelPath;
@@ -180,8 +180,8 @@ impl Tree {
         }
     }
 
-    fn put_up(&mut self, directory: &Path) -> Result<(), Refusal> {
-        self.backend.as_mut().map_or(Err(Refusal::Ended), |backend| backend.watch(directory, None))
+    fn put_up(&self, directory: &Path) -> Result<(), Refusal> {
+        self.backend.as_ref().map_or(Err(Refusal::Ended), |backend| backend.watch(directory, None))
     }
 
     fn note(&mut self, path: RelPath, why: String) {
@@ -249,7 +249,7 @@ impl Tree {
             self.watched.remove(&dir);
             self.alone.remove(&dir);
             let absolute = self.absolute(&dir);
-            if let Some(backend) = self.backend.as_mut() {
+            if let Some(backend) = &self.backend {
                 backend.unwatch(&absolute);
             }
         }
@@ -259,7 +259,7 @@ impl Tree {
     /// Watches this directory and everything below that the policy descends
     /// into. False where it is no directory, or the policy does not go there.
     pub(crate) fn cover(&mut self, path: &RelPath) -> bool {
-        let (Some(standing), Some(backend)) = (&self.root, self.backend.as_deref_mut()) else { return false };
+        let (Some(standing), Some(backend)) = (&self.root, self.backend.as_deref()) else { return false };
         let Ground { root, policy, .. } = &self.ground;
         let class = policy.classify(path, true);
         if standing.open(root, path).is_err_and(|e| is_gone(&e)) {
@@ -271,7 +271,7 @@ impl Tree {
             }
             return false;
         }
-        let cover = Cover { root, standing, policy, backend: Mutex::new(backend) };
+        let cover = Cover { root, standing, policy, backend };
         let Covered { watched, alone, failed } = cover.from((path.clone(), class));
         self.watched.extend(watched);
         failed.into_iter().for_each(|(dir, why)| self.note(dir, why));

@@ -23,11 +23,14 @@ pub(crate) fn between(
             (None, None) => return Ok(found),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
+            (Some(o), Some(n)) if o.path == n.path => Ordering::Equal,
             (Some(o), Some(n)) => key(&o.path).cmp(&key(&n.path)),
         };
         match order {
             Ordering::Less => found.extend(finding(old.as_ref(), None, at)),
             Ordering::Greater => found.extend(finding(None, new.as_ref(), at)),
+            // Nearly all of them.
+            Ordering::Equal if old.as_ref().map(|o| &o.entry) == new.as_ref().map(|n| &n.entry) => {}
             Ordering::Equal => found.extend(finding(old.as_ref(), new.as_ref(), at)),
         }
         if order != Ordering::Greater {

@@ -156,6 +156,6 @@ class Floor:
     def __call__(self, work: str, threads: int = 2) -> Sample:
         return run([self._program, work, self.root, self._records, threads])
 
-    def warm(self) -> None:
+    def warm(self, work: str = "check") -> None:
         """Everything is in the page cache."""
-        warm(lambda: self("check"))
+        warm(lambda: self(work))

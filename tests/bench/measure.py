@@ -184,12 +184,13 @@ def interleaved(rounds: int, tasks: dict[str, Task], before: Callable[[], object
             if name in failed or (number and name in once):
                 continue
             try:
-                for _ in range(TRIES):
+                for tries in range(TRIES):
                     before()
                     sample = task()
                     if not is_warm or name in once or sample.read <= LITTLE:
                         break
-                    say(f"  round {number + 1}: {name}: {sample.seconds:.3f} s, of which some for {sample.read / 1024:.1f} MiB from the disk; again")
+                    again = "again" if tries + 1 < TRIES else "it counts, as none did without"
+                    say(f"  round {number + 1}: {name}: {sample.seconds:.3f} s, with {sample.read / 1024:.1f} MiB from the disk; {again}")
             except (Failed, OSError) as e:
                 say(f"{name} failed: {e}")
                 failed.add(name)

@@ -201,6 +201,7 @@ def operations(bench: Bench) -> str:
                 add("floor: record", floor("record"))
                 add("floor: open, chmod, ioctl for each entry", floor("seal"))
                 add("floor: the same back", floor("unseal"))
+                floor.warm("record")
                 add("guardd lock", daemon.timed(daemon.lock))
                 add("guardd unlock, with its emergency backup", daemon.timed(daemon.unlock))
     finally:

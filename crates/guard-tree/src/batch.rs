@@ -12,7 +12,7 @@ pub(crate) const MOST: u64 = 64 << 10;
 /// What one file is read into: longer than any, so that one read shows that it ends, and a multiple of every page size
 /// that Linux has on the machines it is run on.
 const SLOT: usize = 128 << 10;
-/// Stays in a core's own cache, and is enough for lanes to be taken by one content after the other.
+/// Stays in the cache of a core that has AVX-512, and is enough for lanes to be taken by one content after the other.
 const ROOM: usize = 768 << 10;
 /// Of very small ones fewer bytes are enough.
 const MOST_CONTENTS: usize = 256;

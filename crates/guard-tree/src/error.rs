@@ -48,6 +48,9 @@ pub enum TreeError {
         /// Where.
         path: PathBuf,
     },
+    /// A scan's thread ended before it had told all that it had seen: a mistake of guardd's.
+    #[error("not everything that was seen could be told")]
+    Untold,
     /// The caller's flag was raised before the end.
     #[error("cancelled")]
     Cancelled,

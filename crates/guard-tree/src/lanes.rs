@@ -60,7 +60,7 @@ impl Lanes {
             self.hash(messages, &mut ended).and_then(|()| sha256_multistate_digest(&ended, &mut digests));
         match done {
             Ok(()) => digests.into_iter().map(Digest).collect(),
-            // What it says where the numbers of states and messages differ.
+            // It would say so if there were not as many states as messages; there are.
             Err(_) => messages.iter().map(|m| Digest(sha2::Sha256::digest(m).into())).collect(),
         }
     }

@@ -136,20 +136,8 @@ pub(crate) enum AskWriters {
     No,
 }
 
-/// How small files are hashed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Hash {
-    /// Several at once, where this processor can, by whoever can wait for digests.
-    Together,
-    Alone,
-}
-
 impl<'a> Observer<'a> {
-    pub(crate) fn new(cache: CacheUse, control: Control<'a>, hash: Hash) -> Self {
-        let lanes = match hash {
-            Hash::Together => Lanes::of_this_processor(),
-            Hash::Alone => None,
-        };
+    pub(crate) fn new(cache: CacheUse, control: Control<'a>) -> Self {
         Self {
             buffer: Vec::new(),
             xattrs: XattrReader::default(),
@@ -160,17 +148,18 @@ impl<'a> Observer<'a> {
             put_off_from: None,
             lately: SystemTime::now(),
             open_writers: None,
-            batch: lanes.map(Batch::new),
+            batch: Lanes::of_this_processor().map(Batch::new),
             hashes_later: false,
         }
     }
 
-    /// Contents whose tickets were given away.
+    /// Where the digests are had that tickets stand for.
     pub(crate) fn batch(&mut self) -> Option<&mut Batch> {
         self.batch.as_mut()
     }
 
-    /// From now on, small files may be seen with a ticket, which stands for their digest, or never.
+    /// From now on, small files are seen with a ticket that stands for their digest, where this processor hashes several at
+    /// once; or no file is, as at first.
     pub(crate) fn hash_later(&mut self, later: bool) {
         self.hashes_later = later;
     }

@@ -13,7 +13,7 @@ use guard_sys::place;
 use guard_sys::read::CacheUse;
 use guard_sys::stat::{self, FileType, Stat};
 
-use crate::observe::{Control, Hash, Observer, Sight, is_absence, kind_of};
+use crate::observe::{Control, Observer, Sight, is_absence, kind_of};
 use crate::{Content, Progress, TreeError};
 
 /// A handle on a root directory. It stays on the very directory that was opened,
@@ -161,7 +161,7 @@ impl Root {
     }
 
     pub(crate) fn sight(&self, path: &RelPath, content: Content<'_>, control: Control<'_>) -> Sight {
-        let mut observer = Observer::new(CacheUse::Ordinary, control, Hash::Alone);
+        let mut observer = Observer::new(CacheUse::Ordinary, control);
         let Some(parent) = path.parent() else {
             return match self.open_beneath(path, How::LocateDirectory) {
                 Ok(handle) if stat::of(handle.as_fd()).is_ok_and(|s| s.nlink == 0) => {

@@ -63,7 +63,7 @@ pub struct ScanOptions<'a> {
     /// cache as it was found. `None`: as fast as possible.
     pub pace: Option<Pace>,
     /// Raised by the caller to stop early, which is looked at before every entry and
-    /// while reading. Directories that were entered may then never be left.
+    /// while reading. What was seen may then never be told, and directories that were entered never be left.
     pub cancel: &'a AtomicBool,
     /// Counted up by the scan.
     pub progress: &'a Progress,

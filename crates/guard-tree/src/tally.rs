@@ -32,6 +32,11 @@ impl Tally {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
     pub(crate) fn skip(&mut self, path: RelPath, why: String) {
         self.skipped.push((path, why));
     }

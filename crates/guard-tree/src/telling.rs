@@ -23,8 +23,15 @@ pub(crate) struct Found {
     pub(crate) writers: Option<OpenWriters>,
 }
 
+/// Directories that may wait to be left, however little is known of them.
+const MOST_OPEN: usize = 32;
+/// Bytes, about, that may be kept because a file waits: by the scan, and by its visitor for the entries of directories.
+const MOST_KEPT: usize = 2 << 20;
+/// What counts for an entry beside its extended attributes.
+const ENTRY: usize = 512;
+
 /// Of the first of the directories that are open.
-enum Waiting {
+enum Later {
     /// A file that is told with the digest of its content.
     File(Box<Found>, Ticket),
     /// That was all of the directory.
@@ -40,12 +47,21 @@ pub(crate) struct Teller<'s, V: Visitor> {
     pub(crate) tally: Tally,
     /// Those that were entered and not left yet.
     open: VecDeque<(RelPath, V::Dir)>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Later>,
+    /// Bytes, about, since something waits.
+    kept: usize,
 }
 
 impl<'s, V: Visitor> Teller<'s, V> {
     pub(crate) fn new(visitor: &'s V, progress: Option<&'s Progress>) -> Self {
-        Self { visitor, progress, tally: Tally::default(), open: VecDeque::new(), waiting: VecDeque::new() }
+        Self {
+            visitor,
+            progress,
+            tally: Tally::default(),
+            open: VecDeque::new(),
+            waiting: VecDeque::new(),
+            kept: 0,
+        }
     }
 
     pub(crate) fn enter(&mut self, path: &RelPath) {
@@ -53,9 +69,14 @@ impl<'s, V: Visitor> Teller<'s, V> {
         self.open.push_back((path.clone(), dir));
     }
 
-    /// How many directories have not been left.
-    pub(crate) fn open(&self) -> usize {
-        self.open.len()
+    /// Is it time to tell what waits, for the room that it takes?
+    pub(crate) fn keeps_much(&self) -> bool {
+        !self.waiting.is_empty() && (self.open.len() > MOST_OPEN || self.kept > MOST_KEPT)
+    }
+
+    /// Has everything been told that was seen?
+    pub(crate) fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.open.is_empty()
     }
 
     pub(crate) fn expected(&self, shared: Shared<'_, V::Dir>, path: &RelPath) -> Option<Cow<'_, Entry>> {
@@ -75,6 +96,7 @@ impl<'s, V: Visitor> Teller<'s, V> {
 
     /// Tells it now.
     pub(crate) fn found(&mut self, shared: Shared<'_, V::Dir>, found: Found) {
+        self.kept += ENTRY;
         self.tally.count(found.role, &found.observed, self.progress);
         let visitor = self.visitor;
         self.within(shared, |dir| tell(visitor, dir, found));
@@ -82,13 +104,17 @@ impl<'s, V: Visitor> Teller<'s, V> {
 
     /// Tells it, a regular file in the directory entered last, with the digest that the ticket stands for.
     pub(crate) fn found_later(&mut self, found: Found, ticket: Ticket) {
-        self.waiting.push_back(Waiting::File(Box::new(found), ticket));
+        if self.waiting.is_empty() {
+            self.kept = 0;
+        }
+        self.kept += ENTRY + found.extended();
+        self.waiting.push_back(Later::File(Box::new(found), ticket));
     }
 
     /// That was all of the directory entered last.
     pub(crate) fn leave(&mut self) {
         if !self.waiting.is_empty() {
-            self.waiting.push_back(Waiting::End);
+            self.waiting.push_back(Later::End);
         } else if let Some((path, dir)) = self.open.pop_back() {
             self.visitor.leave(dir, &path);
         }
@@ -98,9 +124,9 @@ impl<'s, V: Visitor> Teller<'s, V> {
     pub(crate) fn settle(&mut self, batch: &mut Batch) {
         while let Some(waiting) = self.waiting.front_mut() {
             match waiting {
-                Waiting::File(_, ticket) => {
+                Later::File(_, ticket) => {
                     let Some(digest) = batch.take(*ticket) else { return };
-                    if let Some(Waiting::File(mut found, _)) = self.waiting.pop_front() {
+                    if let Some(Later::File(mut found, _)) = self.waiting.pop_front() {
                         if let Observed::Present(entry) = &mut found.observed {
                             entry.sha256 = Some(digest);
                         }
@@ -110,7 +136,7 @@ impl<'s, V: Visitor> Teller<'s, V> {
                         }
                     }
                 }
-                Waiting::End => {
+                Later::End => {
                     self.waiting.pop_front();
                     if let Some((path, dir)) = self.open.pop_front() {
                         self.visitor.leave(dir, &path);
@@ -137,6 +163,16 @@ impl<'s, V: Visitor> Teller<'s, V> {
     }
 }
 
+impl Found {
+    /// Bytes of extended attributes.
+    fn extended(&self) -> usize {
+        match &self.observed {
+            Observed::Present(e) => e.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
 fn tell<V: Visitor>(visitor: &V, dir: &mut V::Dir, found: Found) {
     let Found { path, class, role, observed, writers } = found;
     if let Some(writers) = writers
@@ -145,4 +181,125 @@ fn tell<V: Visitor>(visitor: &V, dir: &mut V::Dir, found: Found) {
         visitor.writers(dir, &path, (e.dev, e.ino), writers);
     }
     visitor.found(dir, path, class, role, observed);
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_model::{Digest, Kind};
+    use guard_sys::stat;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+    use crate::lanes::Lanes;
+    use crate::observe::entry_of;
+
+    /// Writes down who calls what.
+    #[derive(Default)]
+    struct Log(Mutex<Vec<String>>);
+
+    impl Visitor for Log {
+        type Dir = String;
+
+        fn enter(&self, dir: &RelPath) -> String {
+            self.0.lock().unwrap().push(format!("enter {dir}"));
+            dir.to_string()
+        }
+
+        fn expected<'v>(&'v self, _: &'v String, _: &RelPath) -> Option<Cow<'v, Entry>> {
+            None
+        }
+
+        fn found(&self, dir: &mut String, path: RelPath, _: Class, _: Role, observed: Observed) {
+            let Observed::Present(entry) = observed else { panic!("{path} is not there") };
+            self.0.lock().unwrap().push(format!("{dir}: {path} {:?}", entry.sha256));
+        }
+
+        fn leave(&self, state: String, dir: &RelPath) {
+            assert_eq!(state, dir.to_string());
+            self.0.lock().unwrap().push(format!("leave {dir}"));
+        }
+    }
+
+    fn path(text: &str) -> RelPath {
+        RelPath::from_text(text).unwrap()
+    }
+
+    fn found(text: &str, xattr: usize) -> Found {
+        let entry = entry_of(&stat::absolute(std::path::Path::new("/")).unwrap()).unwrap();
+        let entry = Entry { kind: Kind::File, xattrs: vec![(b"user.x".to_vec(), vec![0; xattr])], ..entry };
+        let class = Class::Protected { sensitive: false };
+        let observed = Observed::Present(entry);
+        Found { path: path(text), class, role: Role::Protected, observed, writers: None }
+    }
+
+    fn read(batch: &mut Batch, content: &[u8]) -> Ticket {
+        batch.slot()[..content.len()].copy_from_slice(content);
+        batch.keep(content.len())
+    }
+
+    #[test]
+    fn what_waits_is_told_in_order_and_in_its_own_directory() {
+        let (log, mut batch) = (Log::default(), Batch::new(Lanes::with(16, 7)));
+        let mut teller = Teller::new(&log, None);
+        for dir in ["a", "b", "c"] {
+            teller.enter(&path(dir));
+            if dir != "c" {
+                let ticket = read(&mut batch, dir.as_bytes());
+                teller.found_later(found(&format!("{dir}/file"), 0), ticket);
+            }
+            teller.found(None, found(&format!("{dir}/link"), 0));
+            teller.leave();
+            teller.settle(&mut batch);
+        }
+        assert!(!teller.is_done());
+        let told = || std::mem::take(&mut *log.0.lock().unwrap());
+        let at_once = ["enter a", "a: a/link None", "enter b", "b: b/link None", "enter c", "c: c/link None"];
+        assert_eq!(told(), at_once);
+        batch.hash();
+        teller.settle(&mut batch);
+        let sha256 = |content: &str| Some(Digest(Sha256::digest(content).into()));
+        let later = [
+            format!("a: a/file {:?}", sha256("a")),
+            "leave a".to_owned(),
+            format!("b: b/file {:?}", sha256("b")),
+            "leave b".to_owned(),
+            "leave c".to_owned(),
+        ];
+        assert_eq!(told(), later);
+        assert!(teller.is_done());
+        assert_eq!(teller.tally.totals().files, 5);
+        teller.enter(&path("d"));
+        teller.leave();
+        assert_eq!(told(), ["enter d", "leave d"], "nothing waits any more");
+    }
+
+    #[test]
+    fn it_is_time_to_tell_once_much_is_kept() {
+        let (log, mut batch) = (Log::default(), Batch::new(Lanes::with(16, 7)));
+        let mut teller = Teller::new(&log, None);
+        teller.enter(&path("many"));
+        (0..2 * MOST_KEPT / ENTRY).for_each(|n| teller.found(None, found(&format!("many/{n}"), 0)));
+        assert!(!teller.keeps_much(), "nothing waits");
+        let ticket = read(&mut batch, b"x");
+        teller.found_later(found("many/x", 100), ticket);
+        assert!(!teller.keeps_much());
+        (0..MOST_KEPT / ENTRY).for_each(|n| teller.found(None, found(&format!("many/y{n}"), 0)));
+        assert!(teller.keeps_much(), "entries");
+        batch.hash();
+        teller.settle(&mut batch);
+        assert!(!teller.keeps_much());
+        let ticket = read(&mut batch, b"x");
+        teller.found_later(found("many/z", MOST_KEPT), ticket);
+        assert!(teller.keeps_much(), "extended attributes");
+        batch.hash();
+        teller.settle(&mut batch);
+        let ticket = read(&mut batch, b"x");
+        teller.found_later(found("many/zz", 0), ticket);
+        (0..MOST_OPEN).for_each(|n| {
+            assert!(!teller.keeps_much(), "{n}");
+            teller.leave();
+            teller.enter(&path(&format!("few{n}")));
+        });
+        assert!(teller.keeps_much(), "directories");
+    }
 }

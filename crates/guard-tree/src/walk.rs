@@ -24,7 +24,7 @@ use guard_sys::stat::{self, FileType};
 
 use crate::big::{BIG, BigFile, Waiting};
 use crate::literals::Literals;
-use crate::observe::{AskWriters, Control, Hash, Observer, Sight, is_absence, why};
+use crate::observe::{AskWriters, Control, Observer, Sight, is_absence, why};
 use crate::pace::{Pace, Throttle};
 use crate::passage::Search;
 use crate::readers;
@@ -35,9 +35,6 @@ use crate::{Content, Root, ScanContent, ScanOptions, ScanReport, TreeError, Visi
 /// Longer paths are skipped, which is said. The kernel takes 4096 bytes at once; nobody
 /// but somebody who wants to wear a scanner out goes to sixteen times as much.
 const LONGEST_PATH: usize = 64 << 10;
-
-/// So many directories may wait until what was read of them has been hashed.
-const MOST_OPEN: usize = 256;
 
 /// The passages of the unprotected part that a directory lies in.
 pub(crate) type Passages = Arc<HashSet<RelPath>>;
@@ -122,7 +119,7 @@ impl<V: Visitor> Scan<'_, V> {
         };
         let class =
             if from.is_root() { self.policy.root_class() } else { self.policy.classify(from, is_dir) };
-        let mut worker = Worker::new(self, CacheUse::Ordinary, Hash::Alone);
+        let mut worker = Worker::new(self, CacheUse::Ordinary);
         let mut passages = None;
         let role = match role_of(class) {
             Some(role) => role,
@@ -223,14 +220,20 @@ impl<V: Visitor> Scan<'_, V> {
         } else {
             CacheUse::Ordinary
         };
-        let mut worker = Worker::new(self, cache, Hash::Together);
+        let mut worker = Worker::new(self, cache);
+        // What was taken last counts as being worked on until all that was seen of it is told.
+        let mut last = None;
         loop {
             let next = self.stack.take_now().or_else(|| {
                 // Others may need long until there is something to do.
-                worker.tell_all();
+                if !self.is_given_up() {
+                    worker.tell_all();
+                }
+                last = None;
                 self.stack.take()
             });
-            let Some((job, _busy)) = next else { break };
+            let Some((job, busy)) = next else { break };
+            last = Some(busy);
             let done = match job {
                 Job::Directory(task) => worker.directory(task),
                 Job::Big(file) => worker.big(file),
@@ -240,7 +243,16 @@ impl<V: Visitor> Scan<'_, V> {
                 self.stack.stop();
             }
         }
+        if !self.is_given_up() && !worker.teller.is_done() {
+            // Rather no scan than one that passes over a file in silence.
+            lock(&self.failed).get_or_insert(TreeError::Untold);
+        }
         worker.hand_in();
+    }
+
+    /// Nobody wants to hear more of it.
+    fn is_given_up(&self) -> bool {
+        self.control.is_cancelled() || lock(&self.failed).is_some()
     }
 }
 
@@ -259,10 +271,10 @@ struct Worker<'s, 'a, V: Visitor> {
 }
 
 impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
-    fn new(scan: &'s Scan<'a, V>, cache: CacheUse, hash: Hash) -> Self {
+    fn new(scan: &'s Scan<'a, V>, cache: CacheUse) -> Self {
         Self {
             scan,
-            observer: Observer::new(cache, scan.control, hash),
+            observer: Observer::new(cache, scan.control),
             listing: Listing::default(),
             second: Listing::default(),
             last: None,
@@ -272,6 +284,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
     }
 
     fn directory(&mut self, task: Task) -> Result<(), TreeError> {
+        self.make_room();
         let Task { path, class, passages, mount, start } = task;
         let fd = match self.open(&path).and_then(|fd| self.listing.read(fd.as_fd()).map(|()| fd)) {
             Ok(fd) => fd,
@@ -305,15 +318,14 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
         let here = Here { path: &path, fd: fd.as_fd(), class, passages: passages.as_ref(), mount };
         self.observer.begin_directory();
         self.observer.put_off(self.scan.puts_off.then_some(BIG));
-        self.observer.hash_later(true);
+        // Of a scan that reads little, a file would wait long, and with it all that is seen after it.
+        let reads_all = matches!(self.scan.content, ScanContent::All | ScanContent::AllAndWriters);
+        self.observer.hash_later(reads_all);
         let done = listing.iter().try_for_each(|(name, kind)| self.entry(None, &here, name, kind));
         self.listing = listing;
         done?;
         if self.put_off.is_empty() {
             self.teller.leave();
-            if self.teller.open() > MOST_OPEN {
-                self.tell_all();
-            }
             self.last = Some((path, fd));
             return Ok(());
         }
@@ -438,6 +450,7 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
             Some(ticket) => {
                 self.teller.found_later(found, ticket);
                 self.settle();
+                self.make_room();
             }
             None => self.teller.found(shared, found),
         }
@@ -449,6 +462,12 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
     fn settle(&mut self) {
         if let Some(batch) = self.observer.batch() {
             self.teller.settle(batch);
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.teller.keeps_much() {
+            self.tell_all();
         }
     }
 

@@ -349,7 +349,7 @@ impl<'a> Comparer<'a> {
     }
 }
 
-/// The records of one directory, in the order of their names, which is that of a scan but for big files.
+/// The records of one directory, in the order of their names, in which a scan mostly meets them.
 pub(crate) struct Awaited {
     records: Vec<Awaiting>,
     /// Where the next one probably is.

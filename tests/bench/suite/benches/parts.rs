@@ -22,10 +22,15 @@ use guard_store::{
     Baseline, BaselineWriter, Committed, EncodedRecords, HostKey, Ledger, ManifestDraft, StateDir,
 };
 use guard_tree::{Content, Progress, Root, ScanContent, ScanOptions, Visitor, scan};
+use sha2::{Digest as _, Sha256};
+use stringzilla::sz;
 
 const DIRECTORIES: usize = 100;
 const FILES: usize = 20;
 const BIG: usize = 8 << 20;
+/// Bytes of a message, and how many.
+const SMALL: usize = 8 << 10;
+const SIDE_BY_SIDE: usize = 64;
 
 fn tree() -> tempfile::TempDir {
     let top = tempfile::tempdir().unwrap();
@@ -177,6 +182,24 @@ fn hashing(c: &mut Criterion) {
     let mut group = c.benchmark_group("hashing");
     group.throughput(Throughput::Bytes(BIG as u64));
     group.bench_function("a file of 8 MiB", |b| b.iter(|| black_box(root.observe(&path, Content::Read))));
+    let messages: Vec<Vec<u8>> = (0..SIDE_BY_SIDE).map(|n| vec![n as u8; SMALL]).collect();
+    group.throughput(Throughput::Bytes((SIDE_BY_SIDE * SMALL) as u64));
+    group.bench_function("small messages, one after the other", |b| {
+        b.iter(|| messages.iter().map(|m| Sha256::digest(m)[0]).fold(0, |all, byte| all ^ byte));
+    });
+    for lanes in [16, 8, 4, 1] {
+        group.bench_function(format!("small messages, {lanes} side by side"), |b| {
+            b.iter(|| {
+                for messages in messages.chunks(lanes) {
+                    let mut states = vec![sz::Sha256::new(); messages.len()];
+                    let mut digests = vec![[0; 32]; messages.len()];
+                    sz::sha256_multistate_update(&mut states, messages).unwrap();
+                    sz::sha256_multistate_digest(&states, &mut digests).unwrap();
+                    black_box(digests);
+                }
+            });
+        });
+    }
     group.finish();
 }
 

@@ -160,7 +160,7 @@ class Series:
 
 Task = Callable[[], Sample]
 
-LITTLE = 1024
+LITTLE = 4096
 """KiB: whoever reads more from a disk did not find the page cache warm."""
 
 TRIES = 5

@@ -107,7 +107,7 @@ def deploy(guard: Guard, revision: str, status: int | None = 0) -> dict:
 
 def begin_one_that_hangs(guard: Guard) -> None:
     guard.machine.run(f"rm -f {ROOT}/logs/hangs")
-    guard.machine.run(["systemd-run", "--quiet", "--unit=asks", "--collect", "guardctl", "deploy", ENVIRONMENT, "--revision", "hang"])
+    guard.machine.run(["systemd-run", "--quiet", "--collect", "guardctl", "deploy", ENVIRONMENT, "--revision", "hang"])
     wait_until(lambda: guard.machine.path(f"{ROOT}/logs/hangs").exists(), "the step that hangs")
 
 

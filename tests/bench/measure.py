@@ -63,8 +63,7 @@ class Process:
 
     def memory(self, field: str) -> int:
         """KiB."""
-        lines = (self._proc / "status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+        return self._number("status", field)
 
     def cpu(self) -> float:
         """Seconds, of user and system, of threads that have ended, too: its clock as clock_getcpuclockid(3) numbers it, which is
@@ -73,8 +72,11 @@ class Process:
 
     def read(self) -> int:
         """KiB that came from a disk."""
-        lines = (self._proc / "io").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:")) // 1024
+        return self._number("io", "read_bytes") // 1024
+
+    def _number(self, file: str, field: str) -> int:
+        lines = (self._proc / file).read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
     def forget_peak(self) -> None:
         with contextlib.suppress(OSError):

@@ -48,10 +48,7 @@ impl<T> Stack<T> {
 
     /// Takes the newest task; `None` where there is none now, or after [`Stack::stop`].
     pub(crate) fn take_now(&self) -> Option<(T, Busy<'_, T>)> {
-        let mut state = self.lock();
-        let task = if state.stopped { None } else { state.next() }?;
-        state.busy += 1;
-        Some((task, Busy(self)))
+        self.lock().take().map(|task| (task, Busy(self)))
     }
 
     /// Takes the newest task; waits while there is none and there may be one yet. `None` once
@@ -59,14 +56,10 @@ impl<T> Stack<T> {
     pub(crate) fn take(&self) -> Option<(T, Busy<'_, T>)> {
         let mut state = self.lock();
         loop {
-            if state.stopped {
-                return None;
-            }
-            if let Some(task) = state.next() {
-                state.busy += 1;
+            if let Some(task) = state.take() {
                 return Some((task, Busy(self)));
             }
-            if state.busy == 0 {
+            if state.stopped || state.busy == 0 {
                 return None;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -97,8 +90,14 @@ impl<T> Stack<T> {
 }
 
 impl<T> State<T> {
-    fn next(&mut self) -> Option<T> {
-        self.first.pop().or_else(|| self.tasks.pop())
+    /// A task for somebody who is busy from now on.
+    fn take(&mut self) -> Option<T> {
+        if self.stopped {
+            return None;
+        }
+        let task = self.first.pop().or_else(|| self.tasks.pop())?;
+        self.busy += 1;
+        Some(task)
     }
 
     fn has_ended(&self) -> bool {

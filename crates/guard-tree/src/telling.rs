@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use guard_model::baseline::Role;
 use guard_model::{Class, Entry, Observed, RelPath};
 
 use crate::batch::{Batch, Ticket};
 use crate::tally::Tally;
+use crate::walk::lock;
 use crate::{OpenWriters, Progress, Visitor};
 
 /// What was seen at a path.
@@ -81,10 +82,7 @@ impl<'s, V: Visitor> Teller<'s, V> {
 
     pub(crate) fn expected(&self, shared: Shared<'_, V::Dir>, path: &RelPath) -> Option<Cow<'_, Entry>> {
         match shared {
-            Some(dir) => {
-                let dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
-                self.visitor.expected(&dir, path).map(|entry| Cow::Owned(entry.into_owned()))
-            }
+            Some(dir) => self.visitor.expected(&lock(dir), path).map(|entry| Cow::Owned(entry.into_owned())),
             None => self.open.back().and_then(|(_, dir)| self.visitor.expected(dir, path)),
         }
     }
@@ -122,22 +120,21 @@ impl<'s, V: Visitor> Teller<'s, V> {
 
     /// Tells what need not wait any more.
     pub(crate) fn settle(&mut self, batch: &mut Batch) {
-        while let Some(waiting) = self.waiting.front_mut() {
+        while let Some(waiting) = self.waiting.pop_front() {
             match waiting {
-                Later::File(_, ticket) => {
-                    let Some(digest) = batch.take(*ticket) else { return };
-                    if let Some(Later::File(mut found, _)) = self.waiting.pop_front() {
-                        if let Observed::Present(entry) = &mut found.observed {
-                            entry.sha256 = Some(digest);
-                        }
-                        self.tally.count(found.role, &found.observed, self.progress);
-                        if let Some((_, dir)) = self.open.front_mut() {
-                            tell(self.visitor, dir, *found);
-                        }
+                Later::File(mut found, ticket) => {
+                    let Some(digest) = batch.take(ticket) else {
+                        return self.waiting.push_front(Later::File(found, ticket));
+                    };
+                    if let Observed::Present(entry) = &mut found.observed {
+                        entry.sha256 = Some(digest);
+                    }
+                    self.tally.count(found.role, &found.observed, self.progress);
+                    if let Some((_, dir)) = self.open.front_mut() {
+                        tell(self.visitor, dir, *found);
                     }
                 }
                 Later::End => {
-                    self.waiting.pop_front();
                     if let Some((path, dir)) = self.open.pop_front() {
                         self.visitor.leave(dir, &path);
                     }
@@ -153,7 +150,7 @@ impl<'s, V: Visitor> Teller<'s, V> {
 
     fn within(&mut self, shared: Shared<'_, V::Dir>, what: impl FnOnce(&mut V::Dir)) {
         match shared {
-            Some(dir) => what(&mut dir.lock().unwrap_or_else(PoisonError::into_inner)),
+            Some(dir) => what(&mut lock(dir)),
             None => {
                 if let Some((_, dir)) = self.open.back_mut() {
                     what(dir);

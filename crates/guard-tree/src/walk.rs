@@ -475,8 +475,8 @@ impl<'s, 'a, V: Visitor> Worker<'s, 'a, V> {
     fn tell_all(&mut self) {
         if let Some(batch) = self.observer.batch() {
             batch.hash();
-            self.teller.settle(batch);
         }
+        self.settle();
     }
 
     /// How a path is to be reported; `None` for not at all.
@@ -553,6 +553,6 @@ impl Sight {
 }
 
 /// A worker that panicked leaves nothing half-done behind these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

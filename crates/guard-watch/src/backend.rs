@@ -32,7 +32,7 @@ pub(crate) trait Backend: Send + Sync {
     fn watch(&self, directory: &Path, handle: Option<BorrowedFd<'_>>) -> Result<(), Refusal>;
     /// Watches the attributes of a directory that is itself of interest, but not what is in it;
     /// what holds it is watched.
-    fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal>;
+    fn watch_itself(&self, directory: &Path) -> Result<(), Refusal>;
     /// Forgets one directory; harmless where there is no watch.
     fn unwatch(&self, directory: &Path);
     /// Watches the canaries' directory by every reader, anew if it was replaced.

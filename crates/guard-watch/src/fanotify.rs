@@ -211,7 +211,7 @@ impl Backend for Fanotify {
         marked.map_err(|e| refusal(&e))
     }
 
-    fn watch_itself(&mut self, directory: &Path) -> Result<(), Refusal> {
+    fn watch_itself(&self, directory: &Path) -> Result<(), Refusal> {
         self.mark(directory, Listen::Itself).map_err(|e| refusal(&e))
     }
 

@@ -264,7 +264,7 @@ impl Backend for Inotify {
         Ok(())
     }
 
-    fn watch_itself(&mut self, _: &Path) -> Result<(), Refusal> {
+    fn watch_itself(&self, _: &Path) -> Result<(), Refusal> {
         // The watch on what holds it tells.
         Ok(())
     }

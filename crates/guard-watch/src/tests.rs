@@ -51,7 +51,7 @@ impl Backend for Puppet {
         }
     }
 
-    fn watch_itself(&mut self, _: &Path) -> Result<(), Refusal> {
+    fn watch_itself(&self, _: &Path) -> Result<(), Refusal> {
         Ok(())
     }
 

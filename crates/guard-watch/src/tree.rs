@@ -281,7 +281,7 @@ impl Tree {
 
     fn watch_alone(&mut self, dir: RelPath) {
         let absolute = self.absolute(&dir);
-        match self.backend.as_mut().map_or(Err(Refusal::Ended), |backend| backend.watch_itself(&absolute)) {
+        match self.backend.as_ref().map_or(Err(Refusal::Ended), |backend| backend.watch_itself(&absolute)) {
             Ok(()) => {
                 self.alone.insert(dir);
             }
